@@ -1,0 +1,38 @@
+"""Every error that rallytrace raises on purpose. Each says the value, what was expected, and what to do.
+
+RallytraceError
+ ├─ InputError            a file, folder, URL or option that the user gave cannot be used
+ │   ├─ VideoError        a video cannot be opened, decoded or holds no picture
+ │   ├─ LabelError        a label or trajectory file is malformed
+ │   └─ ModelError        a network is unknown, foreign or corrupt
+ ├─ OutputError           a result cannot be written (exists already, read-only, disk full)
+ └─ MissingDependency     an optional package or device is asked for and absent
+"""
+
+
+class RallytraceError(Exception):
+    """Base of all errors raised on purpose; the message is one line, fit to show to a user."""
+
+
+class InputError(RallytraceError, ValueError):
+    """An input that the user chose cannot be used."""
+
+
+class VideoError(InputError):
+    """A video cannot be opened or decoded, or holds no picture."""
+
+
+class LabelError(InputError):
+    """A label or trajectory file is malformed."""
+
+
+class ModelError(InputError):
+    """A network is unknown, foreign or corrupt."""
+
+
+class OutputError(RallytraceError, OSError):
+    """A result cannot be written."""
+
+
+class MissingDependency(RallytraceError, ImportError):
+    """An optional package or a device is asked for and absent."""

@@ -1,0 +1,76 @@
+"""THE pixel convention, and the only road between source pixels and model pixels.
+
+(0, 0) is the centre of the top-left pixel, so a picture of width w spans [-0.5, w - 0.5]. Resizing by `scale` maps
+`x -> (x + 0.5) * scale - 0.5`, which is what swscale's area and bilinear filters do.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from rallytrace.types import XY, Image
+
+
+@dataclass(frozen=True, slots=True)
+class FrameTransform:
+    """Source pixels <-> model pixels. The picture fills the top-left `content_wh` of a canvas of `canvas_wh`.
+
+    The picture keeps its aspect (to a model pixel): the rest of the canvas is padding on the right and below, so that
+    4:3, portrait and odd-sized videos are not distorted.
+    """
+
+    source_wh: tuple[int, int]
+    content_wh: tuple[int, int]
+    canvas_wh: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        if min(*self.source_wh, *self.content_wh) < 1:
+            raise ValueError(f"sizes must be positive, got {self}")
+        if self.content_wh[0] > self.canvas_wh[0] or self.content_wh[1] > self.canvas_wh[1]:
+            raise ValueError(f"content_wh {self.content_wh} does not fit into canvas_wh {self.canvas_wh}")
+
+    @classmethod
+    def fit_area(cls, source_wh: tuple[int, int], model_wh: tuple[int, int], multiple: int = 16) -> Self:
+        """The canvas with the source's aspect and about as many pixels as `model_wh`, a `multiple` on each side."""
+        scale = math.sqrt(model_wh[0] * model_wh[1] / (source_wh[0] * source_wh[1]))
+        content = (max(1, round(source_wh[0] * scale)), max(1, round(source_wh[1] * scale)))
+        canvas = (-(-content[0] // multiple) * multiple, -(-content[1] // multiple) * multiple)
+        return cls(source_wh, content, canvas)
+
+    @classmethod
+    def fit_inside(cls, source_wh: tuple[int, int], model_wh: tuple[int, int]) -> Self:
+        """Exactly the canvas `model_wh`, the picture as large as fits (networks of one fixed size)."""
+        scale = min(model_wh[0] / source_wh[0], model_wh[1] / source_wh[1])
+        content = (max(1, round(source_wh[0] * scale)), max(1, round(source_wh[1] * scale)))
+        return cls(source_wh, content, model_wh)
+
+    @property
+    def scale_xy(self) -> tuple[float, float]:
+        return self.content_wh[0] / self.source_wh[0], self.content_wh[1] / self.source_wh[1]
+
+    def to_model(self, xy: XY) -> XY:
+        sx, sy = self.scale_xy
+        return (xy[0] + 0.5) * sx - 0.5, (xy[1] + 0.5) * sy - 0.5
+
+    def to_source(self, xy: XY) -> XY:
+        sx, sy = self.scale_xy
+        return (xy[0] + 0.5) / sx - 0.5, (xy[1] + 0.5) / sy - 0.5
+
+    def pad(self, image: Image) -> Image:
+        """`image` (content h, w[, 3]) on the canvas; the padding is black, as outside a broadcast's picture."""
+        cw, ch = self.canvas_wh
+        h, w = image.shape[:2]
+        if (w, h) != self.content_wh:
+            raise ValueError(f"image must be {self.content_wh} wide and high, got {(w, h)}")
+        if (w, h) == (cw, ch):
+            return image
+        return np.pad(image, ((0, ch - h), (0, cw - w), *(((0, 0),) * (image.ndim - 2))))
+
+
+def flip_x(xy: XY, width_px: int) -> XY:
+    """Where `xy` lies after the picture of `width_px` is mirrored left to right."""
+    return width_px - 1 - xy[0], xy[1]

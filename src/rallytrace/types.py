@@ -1,0 +1,153 @@
+"""The values that travel between the hops. All are frozen and check themselves at birth.
+
+Coordinates `xy` are source pixels: float, x right, y down, (0, 0) is the centre of the top-left pixel of the
+upright picture. Times `pts_s` are seconds of presentation time as the stream states them. "No ball" is `xy=None`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+from fractions import Fraction
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Image: TypeAlias = NDArray[np.uint8]  # (h, w) grey or (h, w, 3) RGB
+XY: TypeAlias = tuple[float, float]
+
+
+class Visibility(IntEnum):
+    """TrackNet's four classes of a labelled frame; an unlabelled frame has no label at all."""
+
+    ABSENT = 0
+    CLEAR = 1
+    HARD = 2
+    OCCLUDED = 3
+
+
+class PointSource(StrEnum):
+    """Where the position of a `BallPoint` comes from."""
+
+    MODEL = "model"  # measured on the frame, or on the frame that it repeats
+    FILLED = "filled"  # interpolated between measured neighbours
+    NONE = "none"  # no ball found
+
+
+@dataclass(frozen=True, slots=True)
+class VideoInfo:
+    """What `video.probe` finds. `wh` is the upright size, after the rotation metadata is applied."""
+
+    path: str
+    wh: tuple[int, int]
+    fps: Fraction
+    n_frames: int | None  # None: unknown without decoding (streams, some containers)
+    duration_s: float | None
+    start_s: float
+    codec: str
+    pixel_format: str
+    rotation_deg: int
+    has_audio: bool
+    is_live: bool
+
+    def __post_init__(self) -> None:
+        if min(self.wh) < 1:
+            raise ValueError(f"wh must be positive, got {self.wh}")
+        if self.fps <= 0:
+            raise ValueError(f"fps must be positive, got {self.fps}")
+
+
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class Yuv:
+    """An upright 8-bit 4:2:0 picture at source size: `y` (h, w), `u` and `v` (ceil(h/2), ceil(w/2))."""
+
+    y: NDArray[np.uint8]
+    u: NDArray[np.uint8]
+    v: NDArray[np.uint8]
+    full_range: bool = False
+
+    def __post_init__(self) -> None:
+        h, w = self.y.shape
+        half = ((h + 1) // 2, (w + 1) // 2)
+        if self.u.shape != half or self.v.shape != half:
+            raise ValueError(f"chroma planes must be {half}, got {self.u.shape} and {self.v.shape}")
+
+    def __repr__(self) -> str:
+        return f"Yuv(y={self.y.shape}, full_range={self.full_range})"
+
+
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class Frame:
+    """The `index`-th picture in presentation order. `image` is at the size that the reader was asked for."""
+
+    index: int
+    pts_s: float
+    image: Image
+    picture: Yuv | None = None  # the source-size picture, where the reader was asked to keep it
+
+    def __post_init__(self) -> None:
+        if self.index < 0:
+            raise ValueError(f"frame index must be >= 0, got {self.index}")
+        if self.image.dtype != np.uint8 or self.image.ndim not in (2, 3):
+            raise ValueError(f"image must be uint8 (h, w) or (h, w, 3), got {self.image.dtype} {self.image.shape}")
+
+    def __repr__(self) -> str:
+        return f"Frame(index={self.index}, pts_s={self.pts_s:.3f}, image={self.image.shape})"
+
+
+def _check_xy(xy: XY | None) -> None:
+    if xy is not None and not (math.isfinite(xy[0]) and math.isfinite(xy[1])):
+        raise ValueError(f"xy must be finite source pixels or None, got {xy}")
+
+
+@dataclass(frozen=True, slots=True)
+class BallLabel:
+    """What an annotator said of one frame: absent (`xy is None`) or located."""
+
+    frame: int
+    xy: XY | None
+    visibility: Visibility = Visibility.CLEAR
+
+    def __post_init__(self) -> None:
+        _check_xy(self.xy)
+        if (self.xy is None) != (self.visibility is Visibility.ABSENT):
+            raise ValueError(f"frame {self.frame}: visibility {self.visibility.name} does not fit xy={self.xy}")
+
+
+@dataclass(frozen=True, slots=True)
+class BallPoint:
+    """What the tracker says of one frame. `score` in [0, 1] is the heatmap's peak, kept also where no ball is found."""
+
+    frame: int
+    pts_s: float
+    xy: XY | None
+    score: float
+    source: PointSource = PointSource.MODEL
+
+    def __post_init__(self) -> None:
+        _check_xy(self.xy)
+        if not 0.0 <= self.score <= 1.0:
+            raise ValueError(f"score must be in [0, 1], got {self.score}")
+        if (self.xy is None) != (self.source is PointSource.NONE):
+            raise ValueError(f"frame {self.frame}: source {self.source.value} does not fit xy={self.xy}")
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """One labelled video. `labels` maps a frame index to its label; an unlabelled frame has no entry.
+
+    `match` is what a split must never cut: the venue, match or event that the clip was taken from.
+    """
+
+    name: str
+    video: Path
+    labels: dict[int, BallLabel]
+    match: str
+    sport: str
+    split: str
+
+    def __repr__(self) -> str:
+        return f"Clip({self.name!r}, match={self.match!r}, split={self.split!r}, labels={len(self.labels)})"
