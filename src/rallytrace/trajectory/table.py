@@ -1,0 +1,116 @@
+"""Text tables in and whole files out: the CSV grammar that labels and trajectories share, and atomic writing."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from rallytrace.errors import LabelError, OutputError
+
+MAX_FRAME = 2**31 - 1
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a CSV. `cells` are stripped texts by column name in lower case."""
+
+    path: Path
+    line: int
+    cells: dict[str, str]
+
+    def error(self, column: str, expected: str) -> LabelError:
+        return LabelError(f"{self.path}, line {self.line}: {column} is {self.cells[column.lower()]!r}, {expected}")
+
+    def number(self, column: str) -> float:
+        """The finite number in `column`; "nan", "inf", "1_000" and an empty cell are LabelErrors."""
+        text = self.cells[column.lower()]
+        if _NUMBER.fullmatch(text) is None or not math.isfinite(float(text)):
+            raise self.error(column, "expected a finite number")
+        return float(text)
+
+    def integer(self, column: str, low: int, high: int) -> int:
+        """The whole number in `column`, written as 3 or 3.0."""
+        value = self.number(column)
+        if value != math.floor(value) or not low <= value <= high:
+            raise self.error(column, f"expected a whole number from {low} to {high}")
+        return int(value)
+
+
+def read_rows(path: Path, required: Iterable[str]) -> Iterator[Row]:
+    """The rows below the header, whatever the order of the columns, with or without BOM, LF or CRLF.
+
+    Raises LabelError for a file that is missing, unreadable, not UTF-8 text, empty, without a `required` column, or
+    with a row of another length than the header.
+    """
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file)
+            header = [name.strip().lower() for name in next(reader, [])]
+            _check_header(path, header, tuple(required))
+            for cells in reader:
+                if not any(cell.strip() for cell in cells):
+                    continue
+                if len(cells) != len(header):
+                    found = f"{len(cells)} values, expected {len(header)} as in the header"
+                    raise LabelError(f"{path}, line {reader.line_num}: {found}")
+                texts = (cell.strip() for cell in cells)
+                yield Row(path, reader.line_num, dict(zip(header, texts, strict=True)))
+    except UnicodeDecodeError as error:
+        raise LabelError(f"{path}: not a text file in UTF-8 (byte {error.start} of a block), expected a CSV") from error
+    except csv.Error as error:
+        raise LabelError(f"{path}, line {reader.line_num}: not a CSV row ({error})") from error
+    except OSError as error:
+        raise LabelError(f"cannot read {path}: {error.strerror or error}; check the path") from error
+
+
+def _check_header(path: Path, header: list[str], required: tuple[str, ...]) -> None:
+    if not header:
+        raise LabelError(f"{path}: the file is empty, expected the header {','.join(required)}")
+    for name in required:
+        if header.count(name.lower()) != 1:
+            found = "missing" if name.lower() not in header else "there twice"
+            raise LabelError(f"{path}, line 1: column {name} is {found}, expected the columns {','.join(required)}")
+
+
+@contextmanager
+def output_errors(path: Path) -> Iterator[None]:
+    """An OSError of the operating system becomes an OutputError that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OutputError(f"cannot write {path}: {reason}; check the folder, its permissions and free space") from error
+
+
+class AtomicFile:
+    """A file that appears under `path` complete or not at all: written beside it, renamed when the block ends well."""
+
+    def __init__(self, path: Path | str, mode: str = "w") -> None:
+        self.path = Path(path)
+        self._mode = mode
+        self._partial = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
+
+    def __enter__(self) -> IO[Any]:
+        text = {} if "b" in self._mode else {"encoding": "utf-8", "newline": ""}
+        with output_errors(self.path):
+            self._file: IO[Any] = open(self._partial, self._mode, **text)  # type: ignore[call-overload]
+        return self._file
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        try:
+            with output_errors(self.path):
+                self._file.close()
+                if kind is None:
+                    os.replace(self._partial, self.path)
+        finally:
+            self._partial.unlink(missing_ok=True)

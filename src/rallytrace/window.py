@@ -1,0 +1,252 @@
+"""Consecutive frames -> windows for the network, and the windows' overlapping heatmaps -> one per frame.
+
+Positions count the pictures of one scene, without repeats; `track.Tracker` maps them to frames of the video.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rallytrace.types import Image
+
+Floats = NDArray[np.float32]
+MergeMode = Literal["last", "mean", "centre"]
+
+BACKGROUND_EVERY = 6  # a picture in six is a sample of the background,
+BACKGROUND_SAMPLES = 17  # and the median is taken over this many: 3.2 s at 30 frames/s
+REPEAT_LEVELS = 1.5  # of 255; see `is_repeat`
+CUT_LEVELS = 30.0  # of 255; see `is_cut`
+
+
+def is_repeat(previous: Image, image: Image) -> bool:
+    """Whether `image` shows the same moment as `previous`, as a tenth of broadcast frames do (25 -> 30 fps).
+
+    True when no 16x16 block changed by more than 1.5 grey levels on average. In 25 -> 30 fps badminton broadcasts at
+    512x288 the repeats stay under 1.4 (coding noise) and real frames start at 2.2 (a distant shuttle moving).
+    """
+    h, w = (side // 16 * 16 for side in image.shape[:2])
+    if not h or not w:
+        return bool(np.array_equal(previous, image))
+    difference = np.maximum(image, previous) - np.minimum(image, previous)
+    blocks = difference[:h, :w].reshape(h // 16, 16, w // 16, -1).mean((1, 3), dtype=np.float32)
+    return float(blocks.max()) < REPEAT_LEVELS
+
+
+class RepeatFilter:
+    """Which pictures of a scene are new moments. At most two repeats follow each other (as in 24 -> 60 fps): a picture
+    that stands still for longer is new again, so that a frozen source cannot hold results back forever."""
+
+    def __init__(self) -> None:
+        self._last: Image | None = None
+        self._run = 0
+
+    def is_new(self, image: Image) -> bool:
+        if self._last is not None and self._run < 2 and is_repeat(self._last, image):
+            self._run += 1
+            return False
+        self._last, self._run = image, 0
+        return True
+
+
+def is_cut(previous: Image, image: Image) -> bool:
+    """Whether a new scene begins: the picture changed by more than 30 grey levels on average."""
+    a, b = previous[::4, ::4].astype(np.int16), image[::4, ::4].astype(np.int16)
+    return float(np.abs(a - b).mean()) > CUT_LEVELS
+
+
+def median(images: list[Image]) -> Image:
+    """The per-pixel (upper) median by Batcher's sorting network: on uint8 it is some 20 times faster than np.median."""
+    planes = list(images)
+    n = len(planes)
+    p = 1
+    while p < n:
+        k = p
+        while k >= 1:
+            for j in range(k % p, n - k, 2 * k):
+                for i in range(min(k, n - j - k)):
+                    a, b = i + j, i + j + k
+                    if a // (2 * p) == b // (2 * p):
+                        planes[a], planes[b] = np.minimum(planes[a], planes[b]), np.maximum(planes[a], planes[b])
+            k //= 2
+        p *= 2
+    return planes[n // 2]
+
+
+class Background:
+    """The rolling median of a scene: centred on the present for files, of the past only for live sources."""
+
+    def __init__(self, *, live: bool = False) -> None:
+        self._ahead = 0 if live else BACKGROUND_SAMPLES // 2
+        self._samples: deque[tuple[int, Image]] = deque(maxlen=BACKGROUND_SAMPLES + self._ahead + 2)
+        self._made: tuple[tuple[int, ...], Image] | None = None
+        self._count = 0
+
+    def push(self, image: Image) -> None:
+        if self._count % BACKGROUND_EVERY == 0:
+            self._samples.append((self._count // BACKGROUND_EVERY, image))
+        self._count += 1
+
+    def ready(self, position: int) -> bool:
+        """Whether every sample that the background of `position` would look ahead at has been pushed."""
+        return self._count > (position // BACKGROUND_EVERY + self._ahead) * BACKGROUND_EVERY
+
+    def at(self, position: int) -> Image:
+        """The background for the picture at `position`, from the samples pushed so far."""
+        last = position // BACKGROUND_EVERY + self._ahead
+        chosen = [(k, image) for k, image in self._samples if last - BACKGROUND_SAMPLES < k <= last]
+        keys = tuple(k for k, _ in chosen)
+        if self._made is None or self._made[0] != keys:
+            self._made = keys, median([image for _, image in chosen])
+        return self._made[1]
+
+
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class Window:
+    """T consecutive pictures for one run of the network.
+
+    positions: the picture's position in its scene, per input picture; clamped at the scene's ends, where pictures
+    repeat. predicts: which of the T the network speaks about. stack: uint8 (C, h, w), the pictures' channels in time
+    order, the background last.
+    """
+
+    positions: tuple[int, ...]
+    predicts: tuple[int, ...]
+    stack: Image
+
+    def __repr__(self) -> str:
+        return f"Window(positions={self.positions}, stack={self.stack.shape})"
+
+
+def stack_channels(images: list[Image], background: Image | None) -> Image:
+    """uint8 (C, h, w): grey pictures give one channel each, RGB pictures three; the background comes last."""
+    planes = [*images, background] if background is not None else images
+    return np.concatenate([p[None] if p.ndim == 2 else p.transpose(2, 0, 1) for p in planes])
+
+
+class WindowMaker:
+    """Pictures of one scene in, windows out: every `step` pictures, and up to the last picture at `flush`.
+
+    A network with one output speaks about the last picture of its window only; its windows then begin before the
+    scene does (the first picture is repeated), so that the first pictures are predicted too.
+    """
+
+    def __init__(self, length: int, *, step: int, outputs: int, background: Background | None) -> None:
+        if not 1 <= step <= length:
+            raise ValueError(f"step must be between 1 and the window's {length} frames, got {step}")
+        if outputs not in (1, length):
+            raise ValueError(f"a network predicts 1 or all {length} frames of its window, got {outputs}")
+        self._length, self._outputs, self._background = length, outputs, background
+        self._step = step if outputs == length else 1
+        self._images: deque[Image] = deque()
+        self._first = 0  # the position of self._images[0]
+        self._next = 0 if outputs == length else 1 - length
+        self._covered = 0  # positions before this one are predicted by the windows made so far
+
+    def push(self, image: Image) -> list[Window]:
+        self._images.append(image)
+        if self._background is not None:
+            self._background.push(image)
+        made = []
+        while self._next + self._length <= self._count and self._is_ready():
+            made.append(self._make(self._next))
+            self._next += self._step
+            self._drop()
+        return made
+
+    def flush(self) -> list[Window]:
+        """The windows that are still due; at the scene's end they look back to full length, or repeat pictures."""
+        made = []
+        while self._covered < self._count:
+            start = self._next if self._outputs == 1 else max(0, min(self._next, self._count - self._length))
+            made.append(self._make(start))
+            self._next = start + self._step
+        return made
+
+    @property
+    def settled(self) -> int:
+        """No later window speaks of positions before this one."""
+        return self._next if self._outputs == self._length else self._covered
+
+    @property
+    def _count(self) -> int:
+        return self._first + len(self._images)
+
+    def _is_ready(self) -> bool:
+        return self._background is None or self._background.ready(self._next + self._length // 2)
+
+    def _make(self, start: int) -> Window:
+        last = self._count - 1
+        positions = tuple(min(max(p, 0), last) for p in range(start, start + self._length))
+        background = None if self._background is None else self._background.at(max(0, start + self._length // 2))
+        predicts = range(self._length) if self._outputs == self._length else [self._length - 1]
+        # A last window that looks back must not speak again of pictures whose heatmaps are already merged and gone.
+        real = tuple(i for i in predicts if self._next <= start + i <= last)
+        self._covered = positions[real[-1]] + 1
+        images = [self._images[p - self._first] for p in positions]
+        return Window(positions, real, stack_channels(images, background))
+
+    def _drop(self) -> None:
+        """Forget the pictures that no later window can need: at the end, one may look back a whole length."""
+        while self._first < min(self._next, self._count - self._length):
+            self._images.popleft()
+            self._first += 1
+
+
+class Merger:
+    """Overlapping predictions in, one heatmap (and offsets) per position out, in order.
+
+    last: the newest window's word; mean: all windows count alike; centre: a window counts more in its middle, where
+    the network has seen both the past and the future.
+    """
+
+    def __init__(self, length: int, mode: MergeMode = "mean") -> None:
+        if mode not in ("last", "mean", "centre"):
+            raise ValueError(f"merge must be last, mean or centre, got {mode!r}")
+        self._mode = mode
+        middle = (length - 1) / 2
+        self._weights = [1.0 if mode != "centre" else middle + 1 - abs(i - middle) for i in range(length)]
+        self._sums: dict[int, tuple[float, Floats, Floats | None]] = {}
+
+    def add(self, window: Window, heatmaps: Floats, offsets: Floats | None) -> None:
+        """heatmaps (T_out, h, w) and offsets (T_out, 2, h, w) as the network gave them for `window`."""
+        first = len(window.positions) - len(heatmaps)  # a network of one output speaks of the last picture
+        for i in window.predicts:
+            position, weight = window.positions[i], self._weights[i]
+            heat, off = heatmaps[i - first], None if offsets is None else offsets[i - first]
+            old = self._sums.get(position)
+            if old is None or self._mode == "last":
+                self._sums[position] = weight, heat * weight, None if off is None else off * weight
+            else:
+                both = None if off is None or old[2] is None else old[2] + off * weight
+                self._sums[position] = old[0] + weight, old[1] + heat * weight, both
+
+    def pop(self, before: int | None = None) -> list[tuple[int, Floats, Floats | None]]:
+        """(position, heatmap (h, w), offsets (2, h, w)) of all positions under `before`, which no window will add to."""
+        ripe = sorted(p for p in self._sums if before is None or p < before)
+        popped = []
+        for position in ripe:
+            weight, heat, off = self._sums.pop(position)
+            popped.append((position, heat / weight, None if off is None else off / weight))
+        return popped
+
+
+def backgrounds(images: Image) -> tuple[Image, NDArray[np.int64]]:
+    """The file background of a whole scene (n, h, w[, 3]): the distinct medians (m, ...) and each picture's index (n,)."""
+    maker = Background()
+    medians: list[Image] = []
+    index = np.empty(len(images), np.int64)
+    ahead = itertools.count()
+    for position in range(len(images)):
+        while not maker.ready(position) and (k := next(ahead)) < len(images):
+            maker.push(images[k])
+        now = maker.at(position)
+        if not medians or medians[-1] is not now:
+            medians.append(now)
+        index[position] = len(medians) - 1
+    return np.stack(medians), index
