@@ -1,4 +1,4 @@
-"""A trained network on disk: a folder with weights.pt and model.json, which rebuilds the network and says its origin."""
+"""A trained network on disk: a folder with weights.pt, and model.json, which rebuilds it and says where it is from."""
 
 from __future__ import annotations
 

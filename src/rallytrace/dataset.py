@@ -54,7 +54,9 @@ def cache_clip(clip: Clip, spec: ModelSpec, folder: Path) -> CachedClip:
     info = video.probe(clip.video)
     transform = FrameTransform.fit_area(info.wh, spec.size_wh, spec.multiple)
     stat = clip.video.stat()
-    key = json.dumps([CACHE_VERSION, str(clip.video.resolve()), stat.st_size, stat.st_mtime_ns, str(transform), spec.colour])
+    key = json.dumps(
+        [CACHE_VERSION, str(clip.video.resolve()), stat.st_size, stat.st_mtime_ns, str(transform), spec.colour]
+    )
     base = folder / f"{clip.name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
     if not base.with_suffix(".json").exists():
         _fill_cache(clip, spec, transform, base)
@@ -153,7 +155,9 @@ class Windows(Dataset[dict[str, torch.Tensor]]):
             and any(label is not None for label in clip.labels[start : start + spec.frames])
         ]
         if not self._starts:
-            raise InputError(f"no window of {spec.frames} labelled frames in {len(clips)} clips: label more, or other data")
+            raise InputError(
+                f"no window of {spec.frames} labelled frames in {len(clips)} clips: label more, or other data"
+            )
 
     @property
     def windows(self) -> int:
@@ -208,7 +212,11 @@ def _sample(images: Image, points: list[XY | None], known: list[bool], spec: Mod
 
 
 def _crop(
-    pictures: list[Image], median: Image | None, points: list[XY | None], augmentation: Augmentation, rng: np.random.Generator
+    pictures: list[Image],
+    median: Image | None,
+    points: list[XY | None],
+    augmentation: Augmentation,
+    rng: np.random.Generator,
 ) -> tuple[Image, list[XY | None]]:
     """The same scaled crop of all pictures (and the background after them), and the points inside it."""
     h, w = pictures[0].shape[:2]
@@ -264,7 +272,9 @@ def _degrade(images: Image, augmentation: Augmentation, rng: np.random.Generator
     if rng.random() < augmentation.blur:
         x = _blur(x, float(rng.uniform(0.4, 1.0)))
     if augmentation.noise:
-        x[:pictures] += rng.standard_normal(x[:pictures].shape, np.float32) * np.float32(rng.uniform(0, augmentation.noise))
+        x[:pictures] += rng.standard_normal(x[:pictures].shape, np.float32) * np.float32(
+            rng.uniform(0, augmentation.noise)
+        )
     out = np.clip(np.rint(x), 0, 255).astype(np.uint8)
     if rng.random() < augmentation.jpeg:
         quality = int(rng.integers(30, 90))

@@ -1,16 +1,31 @@
-"""Frames in, ball positions out: hops 2 to 4 are one object, `Tracker`, and everything that tracks is a loop around it."""
+"""Frames in, ball positions out. Hops 2 to 4 are one object, `Tracker`; everything that tracks is a loop around it."""
 
 from __future__ import annotations
 
+import queue
+import threading
+import time
 from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self, TypeVar
 
 import numpy as np
 
-from rallytrace import heatmap
+from rallytrace import heatmap, video
+from rallytrace.annotate import Style, Trail, draw
+from rallytrace.errors import OutputError, VideoError
 from rallytrace.geometry import FrameTransform
-from rallytrace.runtime import Floats, Network
-from rallytrace.types import BallPoint, Frame, Image, PointSource
+from rallytrace.runtime import Floats, Network, load_network
+from rallytrace.trajectory import CsvWriter, Linker
+from rallytrace.types import BallPoint, Frame, Image, PointSource, VideoInfo, Yuv
 from rallytrace.window import Background, MergeMode, Merger, RepeatFilter, Window, WindowMaker, is_cut
+
+T = TypeVar("T")
+FILL = 5  # frames; longer gaps are left open by default
 
 
 class Tracker:
@@ -51,7 +66,8 @@ class Tracker:
         self._begin_scene()
 
     @property
-    def colour(self) -> str:
+    def colour(self) -> Literal["grey", "rgb"]:
+        """The colour that frames must have."""
         return self.network.spec.colour
 
     def push(self, frame: Frame) -> list[BallPoint]:
@@ -127,3 +143,196 @@ class Tracker:
         for position in [p for p in self._results if p < min(oldest, newest)]:
             del self._results[position]
         return points
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Told while a video is tracked. `frames_total` is None where the source does not say its length."""
+
+    source: str
+    frames_done: int
+    frames_total: int | None
+    elapsed_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class TrackResult:
+    """What `track_video` made. `problems` says, a line each, what was wrong with the video but survivable."""
+
+    source: str
+    csv: Path
+    video: Path | None
+    frames: int
+    found: int
+    filled: int
+    elapsed_s: float
+    problems: tuple[str, ...]
+
+
+def track_video(
+    source: str | Path,
+    out: str | Path = ".",
+    *,
+    network: Network | None = None,
+    draw_video: bool = True,
+    threshold: float | None = None,
+    overlap: int = 1,
+    fill: int = FILL,
+    style: Style | None = None,
+    overwrite: bool = False,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> TrackResult:
+    """Track one video: `out`/<stem>.csv and, with `draw_video`, `out`/<stem>.tracked.mp4, complete or not at all.
+
+    source: a video file, a folder of numbered images, a URL or a camera. network: the bundled one when None. fill:
+    longest gap in frames that is interpolated (such points are marked). A live source is tracked until it ends or
+    until Ctrl-C. Raises VideoError for an unusable source, OutputError where a result exists or cannot be written.
+    """
+    began = time.monotonic()
+    csv, drawn = output_paths(source, out)
+    for path in (csv, drawn) if draw_video else (csv,):
+        if path.exists() and not overwrite:
+            raise OutputError(f"{path} exists already: use --overwrite, or another --out folder")
+    network = network or load_network()
+    info = video.probe(source)
+    tracker = Tracker(network, info.wh, threshold=threshold, overlap=overlap, live=info.is_live)
+    counts = {PointSource.MODEL: 0, PointSource.FILLED: 0, PointSource.NONE: 0}
+    Path(out).mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        wh = tracker.transform.content_wh
+        reader = stack.enter_context(video.read(source, wh=wh, colour=tracker.colour, keep_picture=draw_video))
+        rows = stack.enter_context(CsvWriter(csv))
+        pictures = stack.enter_context(_VideoSink(drawn, info, style or Style(), source)) if draw_video else None
+        linker = Linker(info.wh, fill=fill)
+        for frame, point in _points(reader, tracker, linker, info):
+            counts[point.source] += 1
+            rows.write(point)
+            if pictures is not None and frame.picture is not None:
+                pictures.put((frame.picture, point))
+            if on_progress:
+                done = sum(counts.values())
+                on_progress(Progress(str(source), done, info.n_frames, time.monotonic() - began))
+        if not sum(counts.values()):
+            raise VideoError(f"{source} holds no picture that can be decoded: check that it plays")
+        problems = tuple(reader.problems)
+    return TrackResult(
+        source=str(source),
+        csv=csv,
+        video=drawn if draw_video else None,
+        frames=sum(counts.values()),
+        found=counts[PointSource.MODEL],
+        filled=counts[PointSource.FILLED],
+        elapsed_s=time.monotonic() - began,
+        problems=problems,
+    )
+
+
+def output_paths(source: str | Path, out: str | Path) -> tuple[Path, Path]:
+    """Where `track_video` puts the CSV and the annotated video of `source`."""
+    stem = Path(str(source).rstrip("/").partition("?")[0]).stem or "stream"
+    stem = "".join(c if c.isalnum() or c in "-_. ()" else "_" for c in stem)
+    return Path(out) / f"{stem}.csv", Path(out) / f"{stem}.tracked.mp4"
+
+
+def _points(
+    reader: Iterable[Frame], tracker: Tracker, linker: Linker, info: VideoInfo
+) -> Iterator[tuple[Frame, BallPoint]]:
+    """Each frame with its finished point; decoding runs ahead in a thread of its own."""
+    frames: deque[Frame] = deque()
+
+    def linked(points: Iterable[BallPoint]) -> Iterator[tuple[Frame, BallPoint]]:
+        for point in points:
+            for done in linker.push(point):
+                yield frames.popleft(), done
+
+    with _Ahead(reader) as ahead:
+        try:
+            for frame in ahead:
+                frames.append(frame)
+                yield from linked(tracker.push(frame))
+        except KeyboardInterrupt:
+            if not info.is_live:  # a live source ends when its user says so: its results are whole
+                raise
+    yield from linked(tracker.flush())
+    yield from zip(frames, linker.flush(), strict=True)
+
+
+class _Ahead(Iterator[T]):
+    """Runs an iterator in a thread, `depth` items ahead; its exceptions come out where they would have."""
+
+    _END = object()
+
+    def __init__(self, items: Iterable[T], depth: int = 8) -> None:
+        self._items, self._queue = items, queue.Queue[object](depth)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        while self._thread.is_alive():  # the worker may be waiting for room
+            try:
+                self._queue.get_nowait()
+            except queue.Empty:
+                self._thread.join(0.01)
+
+    def _work(self) -> None:
+        try:
+            for item in self._items:
+                self._queue.put(item)
+                if self._stop.is_set():
+                    return
+            self._queue.put(self._END)
+        except BaseException as error:  # handed over, to be raised by whoever iterates
+            self._queue.put(error)
+
+    def __next__(self) -> T:
+        item = self._queue.get()
+        if item is self._END:
+            raise StopIteration
+        if isinstance(item, BaseException):
+            raise item
+        return item  # type: ignore[return-value]
+
+
+class _VideoSink:
+    """Draws and encodes in a thread of its own. The file appears only after a clean exit."""
+
+    def __init__(self, path: Path, info: VideoInfo, style: Style, source: str | Path) -> None:
+        audio = source if info.has_audio and not info.is_live else None
+        self._writer = video.VideoWriter(path, info.wh, info.fps, audio_from=audio)
+        self._style, self._queue = style, queue.Queue[tuple[Yuv, BallPoint] | None](8)
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._writer.__enter__()
+        self._thread.start()
+        return self
+
+    def put(self, item: tuple[Yuv, BallPoint]) -> None:
+        if self._error:
+            raise self._error
+        self._queue.put(item)
+
+    def _work(self) -> None:
+        trail = Trail(self._style.trail_s)
+        while (item := self._queue.get()) is not None:
+            if self._error:
+                continue  # keep emptying the queue, so that put() never waits for a dead thread
+            try:
+                picture, point = item
+                self._writer.write(draw(picture, point, trail.push(point), self._style), point.pts_s)
+            except BaseException as error:  # raised by the next put(), or at exit
+                self._error = error
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._queue.put(None)
+        self._thread.join()
+        if self._error and error is None:
+            self._writer.__exit__(type(self._error), self._error, self._error.__traceback__)
+            raise self._error
+        self._writer.__exit__(kind, error, at)

@@ -29,7 +29,7 @@ from torch.utils.data import DataLoader
 from rallytrace.checkpoint import load_torch, save_checkpoint, save_torch
 from rallytrace.dataset import Augmentation, Windows, cache_clip, check_split
 from rallytrace.errors import InputError, MissingDependency
-from rallytrace.evaluate import Report, evaluate, sample_sheet
+from rallytrace.evaluate import Report, evaluate_clips, sample_sheet
 from rallytrace.models import ModelSpec, build
 from rallytrace.runtime.pytorch import TorchNetwork
 from rallytrace.types import Clip
@@ -123,8 +123,8 @@ class _World:
         if options.device == "cuda" and not has_cuda:
             raise MissingDependency("device 'cuda' is asked for, but torch finds no CUDA GPU: use --device cpu")
         cuda = has_cuda and options.device != "cpu"
-        rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-        local = int(os.environ.get("LOCAL_RANK", 0))
+        rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+        local = int(os.environ.get("LOCAL_RANK", "0"))
         if options.batch % size:
             raise InputError(f"batch {options.batch} cannot be shared by {size} processes: make it a multiple")
         if size > 1 and not torch.distributed.is_initialized():
@@ -194,7 +194,7 @@ class _Run:
         return losses
 
     def _mix(self, batch: Batch) -> tuple[Batch, Tensor | None, float]:
-        """Clip mixup (TrackNetV3): windows blended pairwise; drawn from the step's number, so that resuming repeats it."""
+        """Clip mixup (TrackNetV3): windows blended pairwise, drawn from the step's number so that resuming repeats it."""
         rng = np.random.default_rng((self.options.seed, self.step, self.world.rank))
         if rng.random() >= self.options.mixup:
             return batch, None, 1.0
@@ -215,9 +215,9 @@ class _Run:
         for weight, order in ((share, None), (1 - share, other)):
             if weight > 0:
                 target = batch if order is None else {name: value[order] for name, value in batch.items()}
-                losses["heatmap"] = losses["heatmap"].to(logits) + weight * heatmap_loss(
-                    logits, target, self.options.loss
-                ).sum()
+                losses["heatmap"] = (
+                    losses["heatmap"].to(logits) + weight * heatmap_loss(logits, target, self.options.loss).sum()
+                )
                 if offsets is not None:
                     losses["offset"] = losses["offset"] + weight * offset_loss(offsets, target).sum()
         return losses
@@ -329,7 +329,9 @@ def _check_options(out: Path, spec: ModelSpec, options: TrainOptions, *, write: 
         for name, value in {**now["spec"], **now["options"]}.items():
             old = {**before["spec"], **before["options"]}.get(name)
             if old != value and name not in free:
-                raise InputError(f"{out} was started with {name}={old}, now {value}: use another folder, or the same value")
+                raise InputError(
+                    f"{out} was started with {name}={old}, now {value}: use another folder, or the same value"
+                )
     elif write:
         path.write_text(text + "\n")
 
@@ -382,7 +384,7 @@ def _validate(
     on_step: Callable[[int, dict[str, float]], None],
 ) -> None:
     network = TorchNetwork(run.averaged(), run.spec, device=str(run.world.device))
-    report = evaluate(network, val)
+    report = evaluate_clips(network, val)
     figures = _figures(report)
     log.write(run.step, **figures)
     on_step(run.step, figures)
@@ -402,7 +404,7 @@ def _validate(
 def _figures(report: Report) -> dict[str, float]:
     """F1 counts as 0 where it is undefined: a network that never finds a ball must not look like no network."""
     return {
-        f"val_{name}_{tolerance.replace('@', 'at')}": float(getattr(counts, name) or 0.0)
-        for tolerance, counts in report.total.items()
+        f"val_{name}_{str(tolerance).replace('@', 'at')}": float(getattr(counts, name) or 0.0)
+        for tolerance, counts in report.total.counts.items()
         for name in ("f1", "precision", "recall")
     }

@@ -227,7 +227,7 @@ class Merger:
                 self._sums[position] = old[0] + weight, old[1] + heat * weight, both
 
     def pop(self, before: int | None = None) -> list[tuple[int, Floats, Floats | None]]:
-        """(position, heatmap (h, w), offsets (2, h, w)) of all positions under `before`, which no window will add to."""
+        """(position, heatmap (h, w), offsets (2, h, w)) of the positions under `before`, which are complete."""
         ripe = sorted(p for p in self._sums if before is None or p < before)
         popped = []
         for position in ripe:
@@ -237,7 +237,7 @@ class Merger:
 
 
 def backgrounds(images: Image) -> tuple[Image, NDArray[np.int64]]:
-    """The file background of a whole scene (n, h, w[, 3]): the distinct medians (m, ...) and each picture's index (n,)."""
+    """The file backgrounds of a scene (n, h, w[, 3]): the distinct medians (m, ...) and each picture's index (n,)."""
     maker = Background()
     medians: list[Image] = []
     index = np.empty(len(images), np.int64)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -173,11 +174,9 @@ def _point_of_row(row: Row) -> BallPoint:
 
 def _import_pyarrow() -> tuple[Any, Any]:
     try:
-        import pyarrow
-        import pyarrow.parquet
+        return import_module("pyarrow"), import_module("pyarrow.parquet")
     except ImportError as error:
         raise MissingDependency("Parquet needs pyarrow, which is not installed: pip install pyarrow") from error
-    return pyarrow, pyarrow.parquet
 
 
 def _parquet_schema(arrow: Any) -> Any:

@@ -7,7 +7,7 @@ import math
 import os
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -66,7 +66,7 @@ def read_rows(path: Path, required: Iterable[str]) -> Iterator[Row]:
                 texts = (cell.strip() for cell in cells)
                 yield Row(path, reader.line_num, dict(zip(header, texts, strict=True)))
     except UnicodeDecodeError as error:
-        raise LabelError(f"{path}: not a text file in UTF-8 (byte {error.start} of a block), expected a CSV") from error
+        raise LabelError(f"{path}: not a text file in UTF-8, expected a CSV with a header") from error
     except csv.Error as error:
         raise LabelError(f"{path}, line {reader.line_num}: not a CSV row ({error})") from error
     except OSError as error:
@@ -101,14 +101,14 @@ class AtomicFile:
         self._partial = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
 
     def __enter__(self) -> IO[Any]:
-        text = {} if "b" in self._mode else {"encoding": "utf-8", "newline": ""}
+        encoding, newline = (None, None) if "b" in self._mode else ("utf-8", "")
         with output_errors(self.path):
-            self._file: IO[Any] = open(self._partial, self._mode, **text)  # type: ignore[call-overload]
+            self._file = open(self._partial, self._mode, encoding=encoding, newline=newline)
         return self._file
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         try:
-            with output_errors(self.path):
+            with output_errors(self.path) if kind is None else suppress(OSError):
                 self._file.close()
                 if kind is None:
                     os.replace(self._partial, self.path)

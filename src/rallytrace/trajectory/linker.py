@@ -20,9 +20,9 @@ DETOUR_RATIO = 1.25  # times the speed of the neighbours
 DETOUR_FLOOR = 0.02  # of the diagonal, about 30 px at 720p
 LONELY_SCORE = 0.6  # a detection with no other within reach needs at least this
 SIDE_FRAMES = 2  # how far from a gap's end its second measured point may lie
-GAP_MISMATCH = 0.02  # of the diagonal, about 30 px at 720p
+GAP_MISMATCH = 0.014  # of the diagonal, about 20 px at 720p
 GAP_SCORE = 0.5  # of the four points around a gap
-MAX_SPEED = 4.0  # diagonals a second: twice the fastest smash seen by a broadcast camera
+MAX_SPEED = 4.0  # diagonals a second; the fastest labelled shuttle made 2.9
 
 
 def _distance_px(a: BallPoint, b: BallPoint) -> float:
@@ -85,7 +85,7 @@ class _Rejector:
     def _leaves_and_returns(self, before: list[BallPoint], run: list[BallPoint], after: list[BallPoint]) -> bool:
         if not before or not after:
             return False
-        around = [*before[-2:], *after[:2]]
+        around = [*before, *after[:2]]
         speed_px_s = DETOUR_RATIO * max(_speed_px_s(a, b) for a, b in pairwise(around))
         ways = ((before[-1], run[0]), (run[-1], after[0]))
         return all(_distance_px(a, b) > self._floor_px + speed_px_s * _elapsed_s(a, b) for a, b in ways)
@@ -94,10 +94,10 @@ class _Rejector:
 class _Filler:
     """Fills gaps of at most `fill` frames whose four neighbours are confident and agree about the motion.
 
-    Each side's two measured points lead to a place in the middle of the gap; the two places must lie within
-    GAP_MISMATCH of each other, which a hit inside the gap breaks. The path is the chord between the gap's ends plus
-    half of the parabola that the outer points ask for: repeated frames make velocities uncertain by a whole step, and
-    half was nearest to the labels for every gap length.
+    The path is the chord between the gap's ends plus half of the parabola that the outer points ask for: repeated
+    frames make velocities uncertain by a whole step, and half was nearest to the labels for every gap length. In the
+    middle of the gap it must lie within GAP_MISMATCH of where each side's two measured points lead, which a hit
+    inside the gap breaks.
     """
 
     def __init__(self, source_wh: tuple[int, int], fill: int, diagonal_px: float, max_speed_px_s: float) -> None:
@@ -120,7 +120,8 @@ class _Filler:
         while self._pending:
             if self._pending[0].xy is not None:
                 out.append(self._pending.pop(0))
-                self._before.extend(p for p in out[-1:] if p.source is PointSource.MODEL)
+                if out[-1].source is PointSource.MODEL:
+                    self._before.append(out[-1])
                 continue
             after = [p for p in self._pending if p.source is PointSource.MODEL]
             after = [p for p in after if p.frame <= after[0].frame + SIDE_FRAMES][:2]
@@ -163,27 +164,23 @@ class _Filler:
         return [replace(p, xy=(x, y), source=PointSource.FILLED) for p, (x, y) in found]
 
 
+def _bridge(t_s: NDArray[np.float64], xy: NDArray[np.float64], at_s: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Positions (n, 2) at `at_s` between points 1 and 2: their chord, bent by half of what points 0 and 3 ask for."""
+    t = np.concatenate([t_s[[0, 3]], at_s])
+    chord = xy[1] + np.outer((t - t_s[1]) / (t_s[2] - t_s[1]), xy[2] - xy[1])
+    bow = ((t - t_s[1]) * (t - t_s[2]))[:, None]
+    curvature = (bow[:2] * (xy[[0, 3]] - chord[:2])).sum(0) / (bow[:2] ** 2).sum()
+    path: NDArray[np.float64] = chord[2:] + bow[2:] * curvature / 2
+    return path
+
+
 def _mismatch_px(t_s: NDArray[np.float64], xy: NDArray[np.float64]) -> float:
-    """How far apart points 0, 1 and points 2, 3, each carried on in a straight line, are in the middle of the gap."""
+    """How far the path in the middle of the gap is from where points 0, 1 and points 2, 3 lead in a straight line."""
     middle_s = (t_s[1] + t_s[2]) / 2
     onward = xy[1] + (xy[1] - xy[0]) * (middle_s - t_s[1]) / (t_s[1] - t_s[0])
     back = xy[2] + (xy[3] - xy[2]) * (middle_s - t_s[2]) / (t_s[3] - t_s[2])
-    return float(np.linalg.norm(onward - back))
-
-
-def _bridge(t_s: NDArray[np.float64], xy: NDArray[np.float64], at_s: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Positions (n, 2) at `at_s` between points 1 and 2: their chord, bent by half of what points 0 and 3 ask for."""
-
-    def chord(t: NDArray[np.float64]) -> NDArray[np.float64]:
-        share = ((t - t_s[1]) / (t_s[2] - t_s[1]))[:, None]
-        return xy[1] + share * (xy[2] - xy[1])
-
-    def bow(t: NDArray[np.float64]) -> NDArray[np.float64]:
-        return ((t - t_s[1]) * (t - t_s[2]))[:, None]
-
-    outer_s = t_s[[0, 3]]
-    curvature = (bow(outer_s) * (xy[[0, 3]] - chord(outer_s))).sum(0) / (bow(outer_s) ** 2).sum()
-    return chord(at_s) + bow(at_s) * curvature / 2
+    path = _bridge(t_s, xy, np.array([middle_s]))
+    return float(np.linalg.norm(path - [onward, back], axis=1).max())
 
 
 class Linker:

@@ -1,0 +1,49 @@
+# Two commands: `make demo` tracks a clip on a fresh machine, `make test` runs everything that CI runs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test lint types layers unit bench clean
+
+$(BIN)/pip:
+	$(PYTHON) -m venv $(VENV)
+
+# What a user gets: no extras, no torch.
+$(VENV)/.core: $(BIN)/pip pyproject.toml constraints.txt
+	$(INSTALL) --editable .
+	touch $@
+
+# What a developer gets. torch first and pinned: an open range would pull gigabytes of CUDA.
+$(VENV)/.dev: $(VENV)/.core
+	$(INSTALL) "$$(grep '^torch==' constraints.txt)"
+	$(INSTALL) --editable '.[train,openvino,dev]'
+	touch $@
+
+demo: $(VENV)/.core
+	$(BIN)/rallytrace synth demo/rally.mp4 --seconds 6 --seed 7 --overwrite
+	$(BIN)/rallytrace track demo/rally.mp4 --out demo --overwrite
+
+test: lint types layers unit
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+layers: $(VENV)/.dev
+	$(BIN)/lint-imports
+
+# One thread for torch and onnxruntime: on shared machines two threads wait for each other more than they work.
+unit: $(VENV)/.dev
+	OMP_NUM_THREADS=1 $(BIN)/pytest
+
+bench: $(VENV)/.dev
+	$(BIN)/python benchmarks/track.py
+	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/loader.py
+
+clean:
+	rm -rf $(VENV) demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

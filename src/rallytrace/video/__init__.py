@@ -1,0 +1,23 @@
+"""Videos in and out; the only package that imports av (PyAV, FFmpeg).
+
+    with read("rally.mp4", wh=(512, 288)) as reader, VideoWriter("copy.mp4", reader.info.wh, reader.info.fps) as writer:
+        for frame in reader: ...
+
+No PyAV object leaves it: every picture that comes out is an array of its own memory.
+"""
+
+from rallytrace.video.frames import decode_jpeg, encode_jpeg, encode_png, rgb_to_yuv, yuv_to_rgb
+from rallytrace.video.read import VideoReader, probe, read
+from rallytrace.video.write import VideoWriter
+
+__all__ = [
+    "VideoReader",
+    "VideoWriter",
+    "decode_jpeg",
+    "encode_jpeg",
+    "encode_png",
+    "probe",
+    "read",
+    "rgb_to_yuv",
+    "yuv_to_rgb",
+]
