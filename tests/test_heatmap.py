@@ -11,7 +11,9 @@ from rallytrace.heatmap import NEAR_CELLS, decode, render, render_offsets
 @pytest.mark.parametrize(("sigma_px", "stride"), [(2.5, 1), (3.2, 1), (4.0, 4), (5.0, 2)])
 def test_sigma_is_a_standard_deviation(sigma_px: float, stride: int) -> None:
     """Measured back as a second moment: kornia used sigma for sigma squared for three years."""
-    heat = render([(64.3, 40.9)], (96 // stride * 2, 128 // stride * 2), sigma_px=sigma_px, stride=stride)[0].astype(float)
+    heat = render([(64.3, 40.9)], (96 // stride * 2, 128 // stride * 2), sigma_px=sigma_px, stride=stride)[0].astype(
+        float
+    )
     rows, cols = np.indices(heat.shape)
     x = (cols + 0.5) * stride - 0.5
     y = (rows + 0.5) * stride - 0.5
@@ -48,7 +50,9 @@ def test_offsets_by_hand() -> None:
 
 
 def test_decode_prefers_the_highest_peak() -> None:
-    heat = np.maximum(0.6 * render([(10.0, 10.0)], (64, 64), sigma_px=2)[0], render([(40.0, 50.0)], (64, 64), sigma_px=2)[0])
+    heat = np.maximum(
+        0.6 * render([(10.0, 10.0)], (64, 64), sigma_px=2)[0], render([(40.0, 50.0)], (64, 64), sigma_px=2)[0]
+    )
     (x, y), score = decode(heat)
     assert (x, y) == pytest.approx((40.0, 50.0), abs=0.01)
     assert score == 1.0
@@ -74,7 +78,9 @@ def test_decode_of_flat_and_empty_maps_is_finite() -> None:
 def test_offsets_of_another_peak_do_not_pull() -> None:
     """Two balls three cells apart: the neighbour's cells point elsewhere and are left out."""
     near_a, near_b = (18.3, 17.1), (30.9, 17.1)
-    heat = np.maximum(render([near_a], (16, 16), sigma_px=4, stride=4), 0.9 * render([near_b], (16, 16), sigma_px=4, stride=4))
+    heat = np.maximum(
+        render([near_a], (16, 16), sigma_px=4, stride=4), 0.9 * render([near_b], (16, 16), sigma_px=4, stride=4)
+    )
     offset_a, mask_a = render_offsets([near_a], (16, 16), stride=4)
     offset_b, mask_b = render_offsets([near_b], (16, 16), stride=4)
     offsets = np.where(mask_a[:, None], offset_a, np.where(mask_b[:, None], offset_b, 0)).astype(np.float32)

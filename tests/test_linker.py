@@ -145,14 +145,14 @@ def test_fill_follows_time_not_frame_numbers() -> None:
     "points",
     [
         along(100, 150, None, None, None, 150, 100),  # a hit inside
-        along(100, 150, None, None, None, 350, 310),  # another, asymmetric
+        along(100, 150, None, None, None, 350, 310),  # another hit
         along(None, 110, None, 130, 140),  # one point before
         along(100, 110, None, 130),  # one point after, then the end
         along(None, None, 120, 130),  # nothing before
         along(100, 110, None, None),  # nothing after
         along(100, 110, None, 130, 140, score=0.4),  # unsure neighbours
         along(100, None, None, None, 110, None, 130, 140),  # the second point before is far away
-        [at(f, xy) for f, xy in enumerate([(600, 20), (600, 0), None, None, None, (600, 0), (600, 20)])],  # above it
+        [at(f, xy) for f, xy in enumerate([(600, 6), (600, 0), None, (600, 0), (600, 6)])],  # above the picture
     ],
 )
 def test_gaps_that_stay_open(points: list[BallPoint]) -> None:

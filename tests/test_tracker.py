@@ -5,6 +5,7 @@ import pytest
 
 from rallytrace.track import Tracker
 from rallytrace.types import BallPoint, Frame, PointSource
+from rallytrace.window import BACKGROUND_EVERY, BACKGROUND_REACH
 
 from .networks import Brightest, brightest_spec, dot_frame
 
@@ -108,9 +109,9 @@ def test_a_frozen_source_is_answered_without_end() -> None:
 
 def test_delay_is_bounded() -> None:
     tracker, given = Tracker(Brightest(), WH), 0
-    for i, frame in enumerate(frames(200)):
+    for i, frame in enumerate(frames(400)):
         given += len(tracker.push(frame))
-        assert i + 1 - given <= 60
+        assert i + 1 - given <= BACKGROUND_EVERY * (BACKGROUND_REACH + 1) + 5 + 2
 
 
 def test_a_tracker_can_be_used_again_after_flush() -> None:

@@ -13,7 +13,7 @@ import math
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +55,16 @@ class Style:
             raise InputError(f"colours must be in 0-255, got {self.colour} and {self.filled_colour}")
 
 
+class Shape(Protocol):
+    """What `paint` can paint."""
+
+    def box(self, wh: tuple[int, int]) -> Box:
+        """The pixels that it may touch, inside a picture of `wh`, from even to even (whole chroma samples)."""
+
+    def coverage(self, box: Box) -> Floats:
+        """Opacity in [0, 1] of each pixel of `box`, float32 (h, w)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Mark:
     """A capsule from `a` to `b` (pixels): radius and opacity at each end. `band_px` > 0 draws its outline only."""
@@ -66,17 +76,9 @@ class Mark:
     band_px: float = 0.0
 
     def box(self, wh: tuple[int, int]) -> Box:
-        """The pixels it may touch, inside a picture of `wh`, from even to even (whole chroma samples)."""
-        pad = max(self.radii_px) + self.band_px / 2 + 1
-        (ax, ay), (bx, by), (w, h) = self.a, self.b, wh
-        if max(abs(ax), abs(ay), abs(bx), abs(by)) > FAR_PX:
-            return 0, 0, 0, 0
-        x0, x1 = (min(max(math.floor(v), 0), w) for v in (min(ax, bx) - pad, max(ax, bx) + pad + 1))
-        y0, y1 = (min(max(math.floor(v), 0), h) for v in (min(ay, by) - pad, max(ay, by) + pad + 1))
-        return x0 & ~1, y0 & ~1, x1 + (x1 & 1), y1 + (y1 & 1)
+        return box_of((self.a, self.b), max(self.radii_px) + self.band_px / 2 + 1, wh)
 
     def coverage(self, box: Box) -> Floats:
-        """Opacity in [0, 1] of each pixel of `box`, float32 (h, w)."""
         xs = np.arange(box[0], box[2], dtype=np.float32) - np.float32(self.a[0])
         ys = (np.arange(box[1], box[3], dtype=np.float32) - np.float32(self.a[1]))[:, None]
         dx, dy = np.float32(self.b[0] - self.a[0]), np.float32(self.b[1] - self.a[1])
@@ -93,6 +95,16 @@ class Mark:
         return np.float32(self.band_px / 2) - np.abs(edge) if self.band_px else edge
 
 
+def box_of(points: Sequence[XY], pad_px: float, wh: tuple[int, int]) -> Box:
+    """The pixels of a picture of `wh` around `points`, from even to even (whole chroma samples)."""
+    xs, ys = zip(*points, strict=True)
+    if max(map(abs, xs + ys)) > FAR_PX:
+        return 0, 0, 0, 0
+    x0, x1 = (min(max(math.floor(v), 0), wh[0]) for v in (min(xs) - pad_px, max(xs) + pad_px + 1))
+    y0, y1 = (min(max(math.floor(v), 0), wh[1]) for v in (min(ys) - pad_px, max(ys) + pad_px + 1))
+    return x0 & ~1, y0 & ~1, x1 + (x1 & 1), y1 + (y1 & 1)
+
+
 def _unit(values: Floats) -> Floats:
     """Clip to [0, 1]; on patches this small, faster than np.clip."""
     return np.minimum(np.maximum(values, 0), 1)
@@ -106,7 +118,7 @@ def ring(xy: XY, radius_px: float, band_px: float, opacity: float = 1.0) -> Mark
     return Mark(xy, xy, (radius_px, radius_px), (opacity, opacity), band_px)
 
 
-def paint(planes: Sequence[Plane], marks: Iterable[Mark], wh: tuple[int, int]) -> None:
+def paint(planes: Sequence[Plane], marks: Iterable[Shape], wh: tuple[int, int]) -> None:
     """Blend the union of `marks` into `planes`, in place. Where marks overlap, the most opaque counts, once.
 
     What lies outside the picture of `wh` is cut off.

@@ -22,7 +22,7 @@ from rallytrace import __version__, track, video
 from rallytrace.annotate import Style
 from rallytrace.errors import InputError, MissingDependency, OutputError, RallytraceError
 from rallytrace.evaluate import Report, evaluate_clips, write_report
-from rallytrace.labels import load_clips
+from rallytrace.labels import VIDEO_SUFFIXES, load_clips
 from rallytrace.runtime import DEFAULT_MODEL, bundled, load_network
 from rallytrace.synth import RallyOptions, make_clip
 from rallytrace.types import Clip
@@ -130,8 +130,8 @@ def _expand(sources: list[str]) -> list[str]:
     for source in sources:
         path = Path(source)
         if path.is_dir():
-            inside = sorted(str(p) for p in path.iterdir() if p.suffix.lower() in video.VIDEO_SUFFIXES)
-            if not inside and not any(p.suffix.lower() in video.IMAGE_SUFFIXES for p in path.iterdir()):
+            inside = sorted(str(p) for p in path.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES)
+            if not inside and not any(p.suffix.lower() in video.PICTURE_SUFFIXES for p in path.iterdir()):
                 raise InputError(f"folder {source} holds no video and no images: expected {_suffixes()}")
             found += inside or [source]
         elif not path.exists() and glob.has_magic(source) and "://" not in source:
@@ -145,7 +145,7 @@ def _expand(sources: list[str]) -> list[str]:
 
 
 def _suffixes() -> str:
-    return "files such as " + ", ".join(sorted(video.VIDEO_SUFFIXES)[:6])
+    return "files such as " + ", ".join(VIDEO_SUFFIXES)
 
 
 def _check_outputs(sources: list[str], out: Path, *, draw_video: bool, overwrite: bool) -> None:
@@ -276,6 +276,7 @@ def train_command(
     data: Annotated[list[Path], typer.Option("--data", help="Folder of labelled clips with a train and a val split.")],
     out: Annotated[Path, typer.Option("--out", help="The run's folder; an existing run is resumed.")],
     model: Annotated[str, typer.Option("--model", help="A network of the registry.")] = "rallynet",
+    init: Annotated[Optional[Path], typer.Option(help="A checkpoint to start from, for fine-tuning.")] = None,  # noqa: UP045
     steps: Annotated[int, typer.Option(min=1)] = 12_000,
     batch: Annotated[int, typer.Option(min=1, help="Windows per step.")] = 24,
     lr: Annotated[float, typer.Option(min=1e-7, max=1.0)] = 2e-3,
@@ -325,7 +326,7 @@ def train_command(
             print(f"step {step}/{steps}  " + "  ".join(f"{k} {v:.4g}" for k, v in values.items()), flush=True)
 
     provenance = {"command": " ".join(["rallytrace", *sys.argv[1:]]), "data": [folder.name for folder in data]}
-    best = train(_load(data), spec, out, options, cache=cache, provenance=provenance, on_step=say)
+    best = train(_load(data), spec, out, options, init=init, cache=cache, provenance=provenance, on_step=say)
     print(json.dumps({"best": str(best)}) if as_json else f"best checkpoint: {best}")
 
 

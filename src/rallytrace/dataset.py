@@ -27,7 +27,7 @@ from rallytrace.models import ModelSpec
 from rallytrace.types import XY, BallLabel, Clip, Image
 from rallytrace.window import RepeatFilter, backgrounds, is_cut, stack_channels
 
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
@@ -264,17 +264,17 @@ def _resize(images: Image, hw: tuple[int, int]) -> Image:
 
 def _degrade(images: Image, augmentation: Augmentation, rng: np.random.Generator, *, pictures: int) -> Image:
     """Tone (the same for the whole window), sensor noise (fresh per picture, not on the background), blur, coding."""
-    x = images.astype(np.float32)
+    x: NDArray[np.float32] = images.astype(np.float32)
     if augmentation.gain:
-        gain, bias, gamma = rng.uniform(-augmentation.gain, augmentation.gain, 3)
-        x = 255 * np.clip(x / 255, 0, 1) ** np.float32(1 + gamma)
-        x = (x - 128) * np.float32(1 + gain) + np.float32(128 + 128 * bias)
+        gain, bias, gamma = (np.float32(v) for v in rng.uniform(-augmentation.gain, augmentation.gain, 3))
+        one, middle = np.float32(1), np.float32(128)
+        x = np.float32(255) * (x / np.float32(255)) ** (one + gamma)
+        x = (x - middle) * (one + gain) + middle * (one + bias)
     if rng.random() < augmentation.blur:
         x = _blur(x, float(rng.uniform(0.4, 1.0)))
     if augmentation.noise:
-        x[:pictures] += rng.standard_normal(x[:pictures].shape, np.float32) * np.float32(
-            rng.uniform(0, augmentation.noise)
-        )
+        level = np.float32(rng.uniform(0, augmentation.noise))
+        x[:pictures] += level * rng.standard_normal(x[:pictures].shape, np.float32)
     out = np.clip(np.rint(x), 0, 255).astype(np.uint8)
     if rng.random() < augmentation.jpeg:
         quality = int(rng.integers(30, 90))
@@ -285,10 +285,11 @@ def _degrade(images: Image, augmentation: Augmentation, rng: np.random.Generator
 
 def _blur(x: NDArray[np.float32], sigma_px: float) -> NDArray[np.float32]:
     side = np.float32(np.exp(-0.5 / sigma_px**2))
+    norm = np.float32(1 / (1 + 2 * side))
     for axis in (1, 2):
         pad = [(1, 1) if a == axis else (0, 0) for a in range(x.ndim)]
         padded = np.pad(x, pad, mode="edge")
         n = x.shape[axis]
         left, right = (padded.take(range(s, s + n), axis) for s in (0, 2))
-        x = (x + side * (left + right)) / (1 + 2 * side)
+        x = (x + side * (left + right)) * norm
     return x

@@ -62,6 +62,7 @@ class Tracker:
         self._step, self._merge, self._live, self._batch = max(1, round(spec.frames / overlap)), merge, live, batch
         self._waiting: deque[tuple[int, float, int]] = deque()  # frame index, pts_s, position of its picture
         self._results: dict[int, tuple[tuple[float, float], float]] = {}  # position -> source xy, score
+        self._last: Image = np.empty((0, 0), np.uint8)  # the latest picture
         self._offset = 0  # the position, counted through all scenes, at which the present scene begins
         self._begin_scene()
 
@@ -105,7 +106,6 @@ class Tracker:
         self._repeats = RepeatFilter()
         self._windows: list[Window] = []
         self._count = 0  # pictures in this scene
-        self._last: Image = np.empty((0, 0), np.uint8)
 
     def _run_waiting(self) -> None:
         windows, self._windows = self._windows, []

@@ -26,9 +26,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (torch's own name for it)
 from torch.utils.data import DataLoader
 
-from rallytrace.checkpoint import load_torch, save_checkpoint, save_torch
+from rallytrace.checkpoint import load_checkpoint, load_torch, save_checkpoint, save_torch
 from rallytrace.dataset import Augmentation, Windows, cache_clip, check_split
-from rallytrace.errors import InputError, MissingDependency
+from rallytrace.errors import InputError, MissingDependency, ModelError
 from rallytrace.evaluate import Report, evaluate_clips, sample_sheet
 from rallytrace.models import ModelSpec, build
 from rallytrace.runtime.pytorch import TorchNetwork
@@ -65,6 +65,11 @@ class TrainOptions:
         for name in ("steps", "batch", "log_every", "val_every", "save_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.save_every % self.log_every or self.val_every % self.log_every:
+            raise InputError(  # or a resumed run would log other averages than an uninterrupted one
+                f"save_every and val_every must be multiples of log_every {self.log_every}, "
+                f"got {self.save_every} and {self.val_every}"
+            )
         if self.loss not in ("focal", "wbce"):
             raise InputError(f"loss must be focal or wbce, got {self.loss!r}")
         if self.precision not in ("auto", "fp32", "bf16", "fp16"):
@@ -137,23 +142,33 @@ class _World:
 class _Run:
     """The state of a training run, what is saved and resumed."""
 
-    def __init__(self, spec: ModelSpec, out: Path, options: TrainOptions, world: _World) -> None:
+    def __init__(self, spec: ModelSpec, out: Path, options: TrainOptions, world: _World, init: Path | None) -> None:
         torch.manual_seed(options.seed)
         self.spec, self.out, self.options, self.world = spec, out, options, world
         self.module = build(spec).to(world.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimiser = torch.optim.AdamW(self.module.parameters(), lr=options.lr, weight_decay=options.weight_decay)
-        self.average = _Average(self.module, options.ema)
         self.precision = options.precision
         if self.precision == "auto":
             self.precision = "bf16" if world.device.type == "cuda" else "fp32"
-        self.scaler = torch.amp.GradScaler(world.device.type, enabled=self.precision == "fp16")  # type: ignore[attr-defined]
+        self.scaler = torch.amp.GradScaler(world.device.type, enabled=self.precision == "fp16")
         self.step, self.best, self.stale = 0, -1.0, 0
+        if init is not None:
+            self._begin_from(init)
+        self.average = _Average(self.module, options.ema)
         self.network = self.module
         if (out / "state.pt").exists():
             self._load()
         if world.size > 1:
             ids = [world.device.index] if world.device.type == "cuda" else None
             self.network = nn.parallel.DistributedDataParallel(self.module, device_ids=ids)
+
+    def _begin_from(self, init: Path) -> None:
+        weights = load_checkpoint(init)[0].state_dict()
+        try:
+            self.module.load_state_dict(weights)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[-1].strip()
+            raise ModelError(f"the weights of {init} do not fit the network to train: {reason}") from error
 
     def save(self) -> None:
         state = {
@@ -277,14 +292,14 @@ class _Log:
                 except ValueError:
                     continue  # the kill cut this line
         self._path.write_text("".join(line + "\n" for line in kept))
-        self._board = SummaryWriter(str(out / "tensorboard"), purge_step=resumed_at + 1)  # type: ignore[no-untyped-call]
+        self._board = SummaryWriter(str(out / "tensorboard"), purge_step=resumed_at + 1)
 
     def write(self, step: int, **values: float) -> None:
         with self._path.open("a") as file:
             file.write(json.dumps({"step": step, **{k: round(v, 6) for k, v in values.items()}}) + "\n")
         for name, value in values.items():
-            self._board.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
-        self._board.flush()  # type: ignore[no-untyped-call]
+            self._board.add_scalar(name, value, step)
+        self._board.flush()
 
 
 def train(
@@ -293,13 +308,14 @@ def train(
     out: Path,
     options: TrainOptions | None = None,
     *,
+    init: Path | None = None,
     cache: Path | None = None,
     provenance: dict[str, Any] | None = None,
     on_step: Callable[[int, dict[str, float]], None] | None = None,
 ) -> Path:
     """Train on the clips of split "train", validate on those of split "val"; resume if `out` holds a run already.
 
-    cache: where decoded frames are kept (default: `out`/cache). on_step: told of each logged step and validation.
+    init: a checkpoint of the same network whose weights to begin with. cache: where decoded frames are kept (default: `out`/cache). on_step: told of each logged step and validation.
     Returns the best checkpoint's folder. Raises InputError where a match is in two splits, or a split is missing.
     """
     options = options or TrainOptions()
@@ -310,7 +326,7 @@ def train(
     world = _World.join(options)
     out.mkdir(parents=True, exist_ok=True)
     _check_options(out, spec, options, write=world.rank == 0)
-    run = _Run(spec, out, options, world)
+    run = _Run(spec, out, options, world, init)
     cached = [cache_clip(clip, spec, cache or out / "cache") for clip in by_split["train"]]
     length = options.steps * options.batch
     dataset = Windows(cached, spec, seed=options.seed, length=length, augmentation=options.augmentation)

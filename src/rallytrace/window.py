@@ -6,6 +6,7 @@ Positions count the pictures of one scene, without repeats; `track.Tracker` maps
 from __future__ import annotations
 
 import itertools
+import math
 from collections import deque
 from dataclasses import dataclass
 from typing import Literal
@@ -18,8 +19,9 @@ from rallytrace.types import Image
 Floats = NDArray[np.float32]
 MergeMode = Literal["last", "mean", "centre"]
 
-BACKGROUND_EVERY = 6  # a picture in six is a sample of the background,
-BACKGROUND_SAMPLES = 17  # and the median is taken over this many: 3.2 s at 30 frames/s
+BACKGROUND_EVERY = 6  # a picture in six may be a sample of the background,
+BACKGROUND_REACH = 24  # which looks so many of them back and ahead (9.6 s in all at 30 frames/s)
+BACKGROUND_SAMPLES = 17  # and is the median of at most this many, evenly spread
 REPEAT_LEVELS = 1.5  # of 255; see `is_repeat`
 CUT_LEVELS = 30.0  # of 255; see `is_cut`
 
@@ -27,30 +29,30 @@ CUT_LEVELS = 30.0  # of 255; see `is_cut`
 def is_repeat(previous: Image, image: Image) -> bool:
     """Whether `image` shows the same moment as `previous`, as a tenth of broadcast frames do (25 -> 30 fps).
 
-    True when no 16x16 block changed by more than 1.5 grey levels on average. In 25 -> 30 fps badminton broadcasts at
-    512x288 the repeats stay under 1.4 (coding noise) and real frames start at 2.2 (a distant shuttle moving).
+    True when none of some 32x18 blocks changed by more than 1.5 grey levels on average. In 25 -> 30 fps badminton
+    broadcasts the repeats stay under 1.4 (coding noise) and real frames start at 2.2 (a distant shuttle moving).
     """
-    h, w = (side // 16 * 16 for side in image.shape[:2])
-    if not h or not w:
-        return bool(np.array_equal(previous, image))
+    side = max(1, round(math.sqrt(image.shape[0] * image.shape[1]) / 24))
+    h, w = (length // side * side for length in image.shape[:2])
     difference = np.maximum(image, previous) - np.minimum(image, previous)
-    blocks = difference[:h, :w].reshape(h // 16, 16, w // 16, -1).mean((1, 3), dtype=np.float32)
+    blocks = difference[:h, :w].reshape(h // side, side, w // side, -1).mean((1, 3), dtype=np.float32)
     return float(blocks.max()) < REPEAT_LEVELS
 
 
 class RepeatFilter:
-    """Which pictures of a scene are new moments. At most two repeats follow each other (as in 24 -> 60 fps): a picture
-    that stands still for longer is new again, so that a frozen source cannot hold results back forever."""
+    """Which pictures of a scene are new moments. At most two repeats follow each other (as in 24 -> 60 fps): what stands
+    still for longer is a still picture, not a repeat, and must not hold results back."""
 
     def __init__(self) -> None:
         self._last: Image | None = None
         self._run = 0
 
     def is_new(self, image: Image) -> bool:
-        if self._last is not None and self._run < 2 and is_repeat(self._last, image):
+        repeats = self._last is not None and is_repeat(self._last, image)
+        if repeats and self._run < 2:
             self._run += 1
             return False
-        self._last, self._run = image, 0
+        self._last, self._run = image, self._run if repeats else 0
         return True
 
 
@@ -79,11 +81,15 @@ def median(images: list[Image]) -> Image:
 
 
 class Background:
-    """The rolling median of a scene: centred on the present for files, of the past only for live sources."""
+    """The rolling median of a scene: centred on the present for files, of the past only for live sources.
+
+    The window is long, so that a ball that is held before a serve or lies on the floor does not become background.
+    """
 
     def __init__(self, *, live: bool = False) -> None:
-        self._ahead = 0 if live else BACKGROUND_SAMPLES // 2
-        self._samples: deque[tuple[int, Image]] = deque(maxlen=BACKGROUND_SAMPLES + self._ahead + 2)
+        self._ahead = 0 if live else BACKGROUND_REACH
+        self._behind = BACKGROUND_REACH * 2 - self._ahead
+        self._samples: deque[tuple[int, Image]] = deque()  # (position / BACKGROUND_EVERY, picture)
         self._made: tuple[tuple[int, ...], Image] | None = None
         self._count = 0
 
@@ -97,12 +103,17 @@ class Background:
         return self._count > (position // BACKGROUND_EVERY + self._ahead) * BACKGROUND_EVERY
 
     def at(self, position: int) -> Image:
-        """The background for the picture at `position`, from the samples pushed so far."""
-        last = position // BACKGROUND_EVERY + self._ahead
-        chosen = [(k, image) for k, image in self._samples if last - BACKGROUND_SAMPLES < k <= last]
-        keys = tuple(k for k, _ in chosen)
+        """The background for the picture at `position`; positions must not go back by more than a window's length."""
+        now = position // BACKGROUND_EVERY
+        while self._samples[0][0] < now - self._behind - 2:
+            self._samples.popleft()
+        known = [sample for sample in self._samples if now - self._behind <= sample[0] <= now + self._ahead]
+        if len(known) > BACKGROUND_SAMPLES:
+            spread = np.linspace(0, len(known) - 1, BACKGROUND_SAMPLES).round().astype(int)
+            known = [known[k] for k in spread]
+        keys = tuple(k for k, _ in known)
         if self._made is None or self._made[0] != keys:
-            self._made = keys, median([image for _, image in chosen])
+            self._made = keys, median([image for _, image in known])
         return self._made[1]
 
 

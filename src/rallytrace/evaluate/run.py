@@ -10,7 +10,7 @@ from typing import Any
 
 from rallytrace import video
 from rallytrace.errors import InputError
-from rallytrace.evaluate.metrics import ClipScore, Counts, Tolerance, score_clip
+from rallytrace.evaluate.metrics import TOLERANCES, ClipScore, Counts, Tolerance, score_clip
 from rallytrace.runtime import Network
 from rallytrace.track import Tracker
 from rallytrace.trajectory import link
@@ -96,7 +96,7 @@ def evaluate_clips(
     overlap: int = 1,
     fill: int = 0,
     reject: bool = False,
-    tolerances: Sequence[Tolerance] | None = None,
+    tolerances: Sequence[Tolerance] = TOLERANCES,
     on_clip: Callable[[int], None] | None = None,
 ) -> Report:
     """Track every clip and compare with its labels. By default the network's bare word counts: no filling or rejection.
@@ -106,7 +106,6 @@ def evaluate_clips(
     """
     if not clips:
         raise InputError("nothing to evaluate: expected at least one labelled clip")
-    options = {} if tolerances is None else {"tolerances": tolerances}
     reports = []
     for clip in clips:
         wh = video.probe(clip.video).wh
@@ -114,7 +113,7 @@ def evaluate_clips(
         points = list(track_clip(clip, tracker))
         if fill or reject:
             points = list(link(points, wh, fill=fill, reject=reject))
-        reports.append(ClipReport(clip, wh, tuple(points), score_clip(clip.labels, points, wh, **options)))
+        reports.append(ClipReport(clip, wh, tuple(points), score_clip(clip.labels, points, wh, tolerances=tolerances)))
         if on_clip:
             on_clip(len(reports))
     settings = {

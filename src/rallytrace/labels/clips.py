@@ -9,7 +9,7 @@ from rallytrace.labels.tracknetv2 import read_labels
 from rallytrace.trajectory.table import Row, read_rows
 from rallytrace.types import Clip
 
-VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm")
+VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".ts", ".m4v", ".mpg")
 MATCH_COLUMNS = ("match", "venue", "park")
 SPLITS = ("train", "val", "test")
 INDEX = "index.csv"

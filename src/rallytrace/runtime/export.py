@@ -19,10 +19,9 @@ from torch import Tensor, nn
 from rallytrace.checkpoint import load_checkpoint
 from rallytrace.errors import ModelError, OutputError
 from rallytrace.models import ModelSpec
-from rallytrace.runtime.onnx import SPEC_KEY, OnnxNetwork
+from rallytrace.runtime.onnx import ORIGIN_KEY, SPEC_KEY, OnnxNetwork
 
 OPSET = 20
-ORIGIN_KEY = "rallytrace.origin"
 PARITY = 1e-4  # largest difference from torch in any heatmap cell or offset
 
 

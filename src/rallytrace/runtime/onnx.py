@@ -13,7 +13,7 @@ from rallytrace.models import ModelSpec
 from rallytrace.runtime import Device, Floats
 from rallytrace.types import Image
 
-SPEC_KEY = "rallytrace.spec"
+SPEC_KEY, ORIGIN_KEY = "rallytrace.spec", "rallytrace.origin"  # both JSON
 
 
 class OnnxNetwork:

@@ -12,6 +12,7 @@ from rallytrace.synth.court import BALL_M, Floats, Sport
 
 GRAVITY = 9.81
 STEP_S = 1 / 240
+CEILING_M = 6.0  # no shot flies higher
 SERVE_AFTER_S, LIES_FOR_S, PAUSE_S = 0.4, 2.4, 0.8  # in the hand, then on the floor, then picked up
 
 
@@ -33,7 +34,8 @@ def fly(
     kept = np.array([bounce[0], bounce[0], -bounce[1]])
 
     def acceleration(v: Floats) -> Floats:
-        return gravity - drag * np.sqrt((v * v).sum(-1, keepdims=True)) * v
+        change: Floats = gravity - drag * np.sqrt((v * v).sum(-1, keepdims=True)) * v
+        return change
 
     position, velocity = np.broadcast_arrays(start, velocity)
     path = [position]
@@ -83,8 +85,9 @@ def _shots(
 
     Returns paths (n, shots, 3) and the row at which a player who stands at `feet` meets each; 0 where out of reach.
     """
-    elevation, n = np.radians(rng.uniform(*sport.elevation_deg, 256)), 256
-    speed = np.exp(rng.uniform(*np.log(sport.speed_mps), n))
+    n, (slow, fast) = 256, sport.speed_mps
+    elevation = np.radians(rng.uniform(*sport.elevation_deg, n))
+    speed = np.exp(rng.uniform(math.log(slow), math.log(fast), n))
     azimuth = np.arctan2(rng.uniform(-0.85, 0.85, n) * sport.half_wl[0] - start[0], sport.base_y + abs(start[1]))
     level = speed * np.cos(elevation)
     velocity = np.stack([level * np.sin(azimuth), side * level * np.cos(azimuth), speed * np.sin(elevation)], -1)
@@ -92,7 +95,7 @@ def _shots(
     rows, t = len(path), np.arange(len(path))[:, None]
     net, land = _first(path[..., 1] * side > 0), _first(path[..., 2] <= BALL_M)
     over, down = (path[np.minimum(row, rows - 1), np.arange(n)] for row in (net, land))
-    good = (net < land) & (land < rows) & (over[:, 2] > sport.net[2] + 0.08) & (path[..., 2].max(0) < 8)
+    good = (net < land) & (land < rows) & (over[:, 2] > sport.net[2] + 0.08) & (path[..., 2].max(0) < CEILING_M)
     good &= (abs(down[:, :2]) < sport.half_wl).all(1) & (down[:, 1] * side > 0.8)
     path, land = path[:, good], land[good]
     x, y, z = np.moveaxis(path, -1, 0)
@@ -111,7 +114,7 @@ def play(rng: np.random.Generator, sport: Sport, server: int) -> Rally:
     stops = [[(0.0, bases[player])] for player in (0, 1)]
     hits: tuple[list[tuple[float, Floats]], ...] = ([], [])
     flown = [np.full((round(SERVE_AFTER_S / STEP_S), 3), np.nan)]
-    now, player, place = SERVE_AFTER_S, server, np.array([*bases[server], sport.serve_z]) + (0.4, 0, 0)
+    now, player, place = SERVE_AFTER_S, server, np.array([bases[server][0] + 0.4, bases[server][1], sport.serve_z])
     for _ in range(30):
         side, other = 1 - 2 * player, 1 - player
         hits[player].append((now, place))

@@ -15,6 +15,7 @@ from rallytrace.errors import VideoError
 from rallytrace.types import Image, Yuv
 
 Colour: TypeAlias = Literal["grey", "rgb"]
+Orientation: TypeAlias = tuple[bool, bool, bool]  # to be upright: transpose, then flip the rows, then the columns
 
 MAX_SIDE_PX = 16_384
 MAX_PIXELS = 100_000_000  # FFmpeg refuses larger pictures itself, before it allocates them
@@ -50,6 +51,7 @@ class Converter:
 
     def __init__(self) -> None:
         self._image, self._picture = VideoReformatter(), VideoReformatter()
+        self._orientations: dict[int, Orientation] = {}
 
     def image(self, frame: av.VideoFrame, wh: tuple[int, int], colour: Colour) -> Image:
         """`frame` upright at `wh`, uint8 (h, w) grey or (h, w, 3) RGB, full range. The project's one resize.
@@ -57,7 +59,7 @@ class Converter:
         Grey is the luma plane as coded, stretched to 0..255. swscale's own grey of a BT.709 stream would be the
         BT.601 luma of its RGB: slower, and another grey than that of the same pictures without the flag.
         """
-        transposed, flip_y, flip_x = _orientation(frame)
+        transposed, flip_y, flip_x = self._orientation(frame)
         w, h = reversed(wh) if transposed else wh
         matrix = Colorspace.ITU601 if colour == "grey" else _matrix(frame)
         out = convert(self._image, frame, (w, h), PIXEL_FORMATS[colour], matrices=(matrix, matrix), to_range=FULL)
@@ -68,7 +70,7 @@ class Converter:
 
     def picture(self, frame: av.VideoFrame, wh: tuple[int, int]) -> Yuv:
         """`frame` upright at `wh`, 8-bit 4:2:0 in the range of its stream and in the default matrix of its size."""
-        transposed, flip_y, flip_x = _orientation(frame)
+        transposed, flip_y, flip_x = self._orientation(frame)
         w, h = reversed(wh) if transposed else wh
         full = _is_yuv(frame) and _is_full_range(frame)
         matrices = (_matrix(frame), default_matrix(wh))
@@ -76,6 +78,12 @@ class Converter:
         out = convert(self._picture, frame, (w, h), "yuv420p", matrices=matrices, to_range=to_range)
         y, u, v = (_upright(plane, transposed, flip_y, flip_x) for plane in _planes(out, w, h))
         return Yuv(y, u, v, full)
+
+    def _orientation(self, frame: av.VideoFrame) -> Orientation:
+        """Looks at a frame's side data once per stream: PyAV makes a cycle of the two, which would pile up frames."""
+        if frame.rotation not in self._orientations:
+            self._orientations[frame.rotation] = _orientation(frame)
+        return self._orientations[frame.rotation]
 
 
 def convert(
@@ -121,21 +129,16 @@ def rotation_deg(frame: av.VideoFrame) -> int:
 
 
 def upright_wh(frame: av.VideoFrame) -> tuple[int, int]:
-    return (frame.height, frame.width) if _orientation(frame)[0] else (frame.width, frame.height)
+    return (frame.height, frame.width) if rotation_deg(frame) % 180 else (frame.width, frame.height)
 
 
-def _orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
-    """What makes the stored picture upright: transpose first, then flip rows, then flip columns.
-
-    The display matrix a b / c d takes a stored (x, y) to (a x + c y, b x + d y), see FFmpeg's libavutil/display.h.
-    """
+def _orientation(frame: av.VideoFrame) -> Orientation:
+    """The display matrix a b / c d takes a stored (x, y) to (a x + c y, b x + d y): FFmpeg, libavutil/display.h."""
     data = cast("Buffer | None", frame.side_data.get("DISPLAYMATRIX"))
     if data is None:
         return False, False, False
     a, b, _, c, d = np.frombuffer(bytes(data), np.int32)[:5].tolist()
-    if abs(b) > abs(a):
-        return True, b < 0, c < 0
-    return False, d < 0, a < 0
+    return (True, b < 0, c < 0) if abs(b) > abs(a) else (False, d < 0, a < 0)
 
 
 def _upright(array: Image, transposed: bool, flip_y: bool, flip_x: bool) -> Image:

@@ -29,7 +29,9 @@ from rallytrace.video.frames import (
 )
 
 PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"}
-FOLDER_FPS = Fraction(30)
+DEFAULT_FPS = Fraction(30)  # also where a stream gives no hint of its rate
+MAX_GUESSED_FPS = 120
+OUTPUT_CORRUPT = 8  # FFmpeg's AV_CODEC_FLAG_OUTPUT_CORRUPT
 GEN_PTS = 1  # FFmpeg's AVFMT_FLAG_GENPTS, which PyAV sets
 DEMUX_RETRIES = 10  # errors in a row after which a file counts as unreadable from there
 # Containers that keep to their own file. Not playlists (hls, dash, concat) and the like: those make FFmpeg open
@@ -131,7 +133,7 @@ def read(
     """
     source: _Source
     if _scheme(path) is None and Path(path).is_dir():
-        source = _Folder(Path(path), fps or FOLDER_FPS)
+        source = _Folder(Path(path), fps or DEFAULT_FPS)
     elif fps is not None:
         raise ValueError(f"fps is for folders of pictures, {path} states its own")
     else:
@@ -201,7 +203,7 @@ def open_container(path: str, timeout_s: float) -> InputContainer:
         if scheme is None:
             if not file.exists():
                 raise VideoError(f"{path} does not exist: check the path")
-            if file.stat().st_size == 0:
+            if file.is_file() and file.stat().st_size == 0:
                 raise VideoError(f"{path} is empty, {EXPECTED}: copy it again")
             own = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
             return av.open(f"file:{path}", "r", options=DECODER_OPTIONS, container_options=own)
@@ -260,7 +262,9 @@ class _Stream:
         scheme = _scheme(self._path)
         self._is_live = scheme == "camera" or scheme in LIVE_SCHEMES or (scheme is not None and duration is None)
         self._duration_s = None if self._is_live else duration
-        self._fps = stream.guessed_rate or stream.average_rate or FOLDER_FPS
+        self._fps = stream.guessed_rate or stream.average_rate or DEFAULT_FPS
+        if stream.average_rate is None and self._fps > MAX_GUESSED_FPS:  # then the guess is a unit of time
+            self._fps = DEFAULT_FPS
         self._time_base = stream.time_base or Fraction(1, 90_000)
         is_mov = "mov" in container.format.name.split(",")  # whose index is whole: one entry per packet
         self._n_indexed = stream.frames if is_mov else 0
@@ -269,6 +273,8 @@ class _Stream:
         self._skips_corrupt = container.format.name != "mpegts"
         context.thread_type = "SLICE" if self._is_live else "AUTO"  # frame threads would delay a live picture
         context.options = dict(DECODER_OPTIONS)
+        if context.codec.canonical_name == "hevc":  # FFmpeg 8 would drop all from a damaged picture to a key
+            context.flags |= OUTPUT_CORRUPT
 
     def info(self, start_s: float, first: av.VideoFrame) -> VideoInfo:
         check_size(first.width, first.height, self._path)
@@ -311,12 +317,12 @@ class _Stream:
         for packet in self._packets():
             if packet is not None and packet.is_corrupt and self._skips_corrupt:
                 continue
+            self._n_packets += packet is not None and packet.size > 0
             try:
                 frames = self._stream.decode(packet)
             except FFmpegError:
                 self._n_errors += 1
                 continue
-            self._n_packets += packet is not None and packet.size > 0
             yield from frames
 
     def _packets(self) -> Iterator[av.Packet[VideoStream] | None]:
@@ -339,18 +345,15 @@ class _Stream:
     def _report(self, n: int, last_s: float, length_s: float) -> None:
         """Says what was wrong, once all `n` frames are out."""
         at = f"frame {n} ({last_s:.2f} s)"
-        if self._n_indexed and self._n_packets + self._n_errors < self._n_indexed:
+        if self._n_indexed and self._n_packets < self._n_indexed:
             about = self._n_indexed - self._n_hidden
             self.problems.append(f"decoding stopped at {at} of about {about}: the file is truncated")
         elif not self._n_indexed and self._duration_s and length_s < self._duration_s - max(1, 0.02 * self._duration_s):
             whole = f"of {self._duration_s:.2f} s that the file states"
             self.problems.append(f"decoding stopped at {at} {whole}: the file is truncated")
-        if self._n_errors:
-            self.problems.append(
-                f"{self._n_errors} pictures could not be decoded, the first before {self._first_error}"
-            )
-        if self._n_damaged:
-            self.problems.append(f"{self._n_damaged} pictures are damaged, the first at {self._first_error}")
+        if self._n_errors or self._n_damaged:
+            counts = f"{self._n_errors} pictures could not be decoded and {self._n_damaged} are damaged"
+            self.problems.append(f"{counts}, the first near {self._first_error or at}")
         if self._n_times:
             self.problems.append(f"{self._n_times} pictures have times that go back: set 1/fps after the one before")
 

@@ -91,8 +91,8 @@ class VideoWriter:
                 self._sound.copy(until_s=pts_s)
 
     def _open(self, full_range: bool) -> OutputContainer:
-        movflags = {"movflags": "+faststart"}
-        container = av.open(f"file:{self._temporary}", "w", format="mp4", container_options=movflags)
+        options = {"movflags": "+faststart", "movie_timescale": str(TICKS_PER_S)}  # start offsets are in the latter
+        container = av.open(f"file:{self._temporary}", "w", format="mp4", container_options=options)
         self._container = container
         self._full_range = full_range if self._full_range is None else self._full_range
         self._stream: VideoStream = container.add_stream("libx264", rate=self._fps, options=self._options)

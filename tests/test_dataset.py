@@ -1,0 +1,177 @@
+"""Image and points move together; samples depend on nothing but their number; a split is by match."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rallytrace.dataset import NO_AUGMENTATION, Augmentation, CachedClip, Windows, cache_clip, check_split
+from rallytrace.errors import InputError
+from rallytrace.geometry import FrameTransform
+from rallytrace.heatmap import decode
+from rallytrace.models import get_spec
+from rallytrace.types import BallLabel, Clip, Visibility
+
+from .networks import dot_frame
+
+SPEC = get_spec("rallynet", size_wh=(512, 288))
+
+
+def flying_dot(
+    n: int = 40, *, missing: frozenset[int] = frozenset(), unlabelled: frozenset[int] = frozenset()
+) -> CachedClip:
+    """A dot that flies through a clip of (288, 512), and its labels in pixels of a 1280x720 source."""
+    transform = FrameTransform.fit_area((1280, 720), SPEC.size_wh)
+    places = [None if i in missing else (60.2 + 9.7 * i, 140.0 + 60 * np.sin(i / 5)) for i in range(n)]
+    labels: list[BallLabel | None] = [
+        None
+        if i in unlabelled
+        else BallLabel(i, None if p is None else transform.to_source(p), Visibility(p is not None))
+        for i, p in enumerate(places)
+    ]
+    clip = Clip("dot", Path("dot.mp4"), {}, "m", "test", "train")
+    pictures = np.stack([dot_frame(p) for p in places])
+    ground = np.full((1, 288, 512), 30, np.uint8)
+    return CachedClip(clip, pictures, ground, np.zeros(n, np.int64), np.zeros(n, np.int64), labels, transform)
+
+
+def windows(augmentation: Augmentation, clip: CachedClip | None = None, *, seed: int = 0) -> Windows:
+    return Windows([clip or flying_dot()], SPEC, seed=seed, length=10_000, augmentation=augmentation)
+
+
+def bright_spot(picture: torch.Tensor) -> tuple[float, float]:
+    """Centroid of what is brighter than the ground: an independent measurement of where the dot went."""
+    x = picture.numpy().astype(float)
+    x = np.where(x > np.median(x) + 40, x - np.median(x), 0)
+    rows, cols = np.indices(x.shape)
+    return float((x * cols).sum() / x.sum()), float((x * rows).sum() / x.sum())
+
+
+GEOMETRY_ONLY = dataclasses.replace(Augmentation(), gain=0, noise=0, blur=0, jpeg=0, repeat=0)
+
+
+@pytest.mark.parametrize(
+    "augmentation",
+    [
+        NO_AUGMENTATION,
+        dataclasses.replace(NO_AUGMENTATION, flip=1.0),
+        dataclasses.replace(NO_AUGMENTATION, reverse=1.0),
+        dataclasses.replace(NO_AUGMENTATION, repeat=1.0),
+        dataclasses.replace(NO_AUGMENTATION, crop_wh=(256, 160), on_ball=1.0),
+        dataclasses.replace(NO_AUGMENTATION, crop_wh=(256, 160), on_ball=1.0, scale=(0.75, 0.76)),
+        dataclasses.replace(NO_AUGMENTATION, crop_wh=(256, 160), on_ball=1.0, scale=(1.32, 1.33)),
+        GEOMETRY_ONLY,
+    ],
+    ids=["none", "flip", "reverse", "repeat", "crop", "shrink", "enlarge", "all"],
+)
+def test_the_target_lies_on_the_dot(augmentation: Augmentation) -> None:
+    dataset, checked = windows(augmentation), 0
+    for number in range(60):
+        sample = dataset[number]
+        h, w = sample["window"].shape[1:]
+        for t in range(SPEC.frames):
+            heat, offsets = sample["heatmaps"][t].numpy(), sample["offsets"][t].numpy()
+            if heat.max() < 0.5:
+                continue
+            (x, y), _ = decode(heat, offsets, stride=SPEC.stride)
+            if 8 < x < w - 9 and 8 < y < h - 9:  # the whole dot is inside
+                assert bright_spot(sample["window"][t]) == pytest.approx((x, y), abs=0.25)
+                checked += 1
+    assert checked > 100
+
+
+def test_pictures_without_a_ball_have_no_target() -> None:
+    clip = flying_dot(missing=frozenset(range(0, 40, 2)))
+    for number in range(30):
+        sample = windows(NO_AUGMENTATION, clip)[number]
+        for t in range(SPEC.frames):
+            has_dot = int(sample["window"][t].max()) > 100
+            assert (float(sample["heatmaps"][t].max()) > 0.5) == has_dot
+            assert bool(sample["near"][t].any()) == has_dot
+
+
+def test_unlabelled_is_not_absent() -> None:
+    sample = windows(NO_AUGMENTATION, flying_dot(unlabelled=frozenset({3, 4, 5})))
+    known = {int(n) for number in range(len(range(36))) for n in sample[number]["known"].sum(0, keepdim=True)}
+    assert min(known) < SPEC.frames  # windows over frames 3..5 say so
+    assert max(known) == SPEC.frames
+
+
+def test_a_window_without_any_label_is_not_drawn() -> None:
+    clip = flying_dot(40, unlabelled=frozenset(range(10, 40)))
+    assert windows(NO_AUGMENTATION, clip).windows == 10
+    with pytest.raises(InputError, match="no window of 5 labelled frames"):
+        windows(NO_AUGMENTATION, flying_dot(20, unlabelled=frozenset(range(20))))
+
+
+def test_windows_do_not_cross_scenes() -> None:
+    clip = flying_dot(40)
+    split = dataclasses.replace(clip, scene_of=np.repeat([0, 1], 20))
+    assert windows(NO_AUGMENTATION, split).windows == 2 * 16
+
+
+def test_samples_are_a_pure_function_of_their_number() -> None:
+    a, b = windows(Augmentation(jpeg=0), seed=3), windows(Augmentation(jpeg=0), seed=3)
+    for number in (0, 7, 35, 36, 4000):
+        b[number + 1]  # what was drawn before must not matter
+        for name, value in a[number].items():
+            assert torch.equal(value, b[number][name])
+    assert not torch.equal(a[0]["window"], windows(Augmentation(jpeg=0), seed=4)[0]["window"])
+
+
+def test_an_epoch_draws_every_window_once() -> None:
+    dataset = windows(NO_AUGMENTATION)
+    for epoch in range(2):
+        firsts = {round(bright_spot(dataset[epoch * 36 + k]["window"][0])[0]) for k in range(36)}
+        assert len(firsts) == 36
+
+
+def test_noise_and_tone_leave_the_dot_in_place_and_the_background_clean() -> None:
+    dataset = windows(dataclasses.replace(NO_AUGMENTATION, noise=4.0, gain=0.2))
+    sample = dataset[3]
+    background = sample["window"][SPEC.frames]
+    assert background.float().std() == 0  # a median has no sensor noise
+    assert sample["window"][0].float().std() > 1
+
+
+def test_jpeg_augmentation_runs_and_stays_close() -> None:
+    coded = windows(dataclasses.replace(NO_AUGMENTATION, jpeg=1.0))[3]["window"].float()
+    plain = windows(NO_AUGMENTATION)[3]["window"].float()
+    assert coded.shape == plain.shape
+    assert 0 < (coded - plain).abs().mean() < 4
+
+
+def test_rgb_windows() -> None:
+    clip = flying_dot()
+    rgb = dataclasses.replace(clip, pictures=np.repeat(clip.pictures[..., None], 3, -1))
+    spec = get_spec("tracknet_v2")
+    sample = Windows([rgb], spec, seed=0, length=10, augmentation=Augmentation(jpeg=1.0))[0]
+    assert sample["window"].shape == (9, 160, 256)
+    assert sample["heatmaps"].shape == (3, 160, 256)
+
+
+def clip_of(name: str, match: str, split: str) -> Clip:
+    return Clip(name, Path(f"{name}.mp4"), {}, match, "badminton", split)
+
+
+def test_a_match_in_two_splits_is_refused() -> None:
+    check_split([clip_of("a", "Osaka", "val"), clip_of("b", "Osaka", "val"), clip_of("c", "Tokyo", "train")])
+    with pytest.raises(InputError, match=r"match 'Osaka' is in two splits \(a in 'train', b in 'val'\)"):
+        check_split([clip_of("a", "Osaka", "train"), clip_of("b", "Osaka", "val")])
+
+
+def test_cache_holds_what_the_tracker_sees(rally: Clip, tmp_path: Path) -> None:
+    """Repeats left out, labels of the first of equal frames, and the same arrays when called again."""
+    cached = cache_clip(rally, SPEC, tmp_path)
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    again = cache_clip(rally, SPEC, tmp_path)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == files
+    assert (cached.pictures == again.pictures).all()
+    assert cached.pictures.shape[1:] == (288, 512)
+    assert len(cached) < len(rally.labels)  # the clip has repeats
+    assert len(cached) == len(cached.labels) == len(cached.median_of)
+    frames = [label.frame for label in cached.labels if label]
+    assert frames == sorted(set(frames))
+    assert cached.medians.shape[0] == cached.median_of.max() + 1
