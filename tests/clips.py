@@ -20,7 +20,7 @@ import pytest
 from rallytrace.types import Image, Yuv
 
 SOURCE = ("-f", "lavfi", "-i", "testsrc2=size=160x90:rate=30000/1001:duration=0.7")  # 21 pictures, each with its number
-ODD = ("-f", "lavfi", "-i", "testsrc2=size=333x187:rate=25:duration=0.4")
+ODD = ("-f", "lavfi", "-i", "testsrc=size=333x187:rate=25:duration=0.4")  # testsrc2 would round it down
 X264 = ("-c:v", "libx264", "-preset", "veryfast", "-pix_fmt", "yuv420p")
 X265 = ("-c:v", "libx265", "-preset", "ultrafast", "-x265-params", "log-level=error")
 VP9 = ("-c:v", "libvpx-vp9", "-deadline", "realtime", "-cpu-used", "8")
@@ -39,10 +39,10 @@ RECIPES: dict[str, tuple[str, ...]] = {
     "h264-fragmented.mp4": (*SOURCE, *X264, "-movflags", "frag_keyframe+empty_moov"),
     "hevc.mp4": (*SOURCE, *X265, "-pix_fmt", "yuv420p"),
     "vp9.webm": (*SOURCE, *VP9),
-    "vp9-odd.webm": (*ODD, *VP9),
+    "vp9-odd.webm": (*ODD, *VP9, "-pix_fmt", "yuv420p"),
     "av1.mkv": (*SOURCE, "-c:v", "libsvtav1", "-preset", "12"),
     "mpeg4-bframes.avi": (*SOURCE, "-c:v", "mpeg4", "-bf", "2", "-q:v", "4"),
-    "mpeg4-odd.mp4": (*ODD, "-c:v", "mpeg4", "-q:v", "4"),
+    "mpeg4-odd.mp4": (*ODD, "-c:v", "mpeg4", "-q:v", "4", "-pix_fmt", "yuv420p"),
     "mjpeg.avi": (*SOURCE, "-c:v", "mjpeg", "-q:v", "4"),
     "mjpeg.mov": (*SOURCE, "-c:v", "mjpeg", "-q:v", "4"),
     "hevc-10bit.mkv": (*SOURCE, *X265, "-pix_fmt", "yuv420p10le"),
@@ -140,9 +140,8 @@ def golden(path: Path) -> Golden:
 
 def pictures(path: Path, pixel_format: str) -> bytes:
     """All pictures of a clip, upright, converted by ffmpeg's command line."""
-    flags = ("-sws_flags", "area+accurate_rnd+full_chroma_int")
     raw = ("-f", "rawvideo", "-pix_fmt", pixel_format)
-    return ffmpeg("-i", path, "-map", "0:v:0", *flags, "-fps_mode", "passthrough", *raw, "-")
+    return ffmpeg("-i", path, "-map", "0:v:0", "-sws_flags", "area", "-fps_mode", "passthrough", *raw, "-")
 
 
 def probe_json(path: Path, *options: str) -> dict[str, Any]:

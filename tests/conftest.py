@@ -24,5 +24,9 @@ def rallies_clips(rallies: Path) -> list[Clip]:
 
 
 @pytest.fixture(scope="session")
-def rally(rallies_clips: list[Clip]) -> Clip:
-    return rallies_clips[0]
+def rally(tmp_path_factory: pytest.TempPathFactory) -> Clip:
+    """Two seconds of 720p with repeated frames, as a broadcast has them."""
+    folder = tmp_path_factory.mktemp("rally") / "badminton"
+    folder.mkdir()
+    make_clip(folder / "rally.mp4", RallyOptions(seconds=2.0, seed=3, repeats=True))
+    return load_clips(folder)[0]

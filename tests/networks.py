@@ -1,4 +1,4 @@
-"""A network that needs no training: it finds the brightest thing that moves. For tests of everything around networks."""
+"""A network that needs no training, for tests of everything around networks: it finds what is bright and moves."""
 
 from __future__ import annotations
 

@@ -10,24 +10,19 @@ from typing import Any
 
 import torch
 
-from rallytrace.errors import ModelError, OutputError
+from rallytrace.errors import ModelError
+from rallytrace.files import AtomicFile, make_folder, output_errors, write_text
 from rallytrace.models import ModelSpec, build
 
 WEIGHTS, MODEL = "weights.pt", "model.json"
 
 
 def save_torch(path: Path, state: Any) -> None:
-    """`torch.save` that readers never see half of, kept through a power cut."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with partial.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+    """`torch.save` that readers never see half of, kept through a power cut. Raises OutputError."""
+    with AtomicFile(path, "wb") as file, output_errors(path):
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def load_torch(path: Path) -> Any:
@@ -40,12 +35,10 @@ def load_torch(path: Path) -> Any:
 
 def save_checkpoint(folder: Path, spec: ModelSpec, weights: dict[str, Any], provenance: dict[str, Any]) -> None:
     """weights: the network's state_dict. provenance: plain values on data, command, date and figures."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     save_torch(folder / WEIGHTS, weights)
     text = json.dumps({"spec": json.loads(spec.to_json()), "provenance": provenance}, indent=2)
-    partial = folder / (MODEL + ".partial")
-    partial.write_text(text + "\n")
-    partial.replace(folder / MODEL)
+    write_text(folder / MODEL, text + "\n")
 
 
 def load_checkpoint(folder: Path) -> tuple[torch.nn.Module, ModelSpec, dict[str, Any]]:

@@ -395,6 +395,10 @@ def main() -> NoReturn:
     as_json = "--json" in sys.argv
     try:
         app()
+    except SystemExit as done:
+        if done.code == 130:  # what Typer makes of Ctrl-C
+            print("interrupted: nothing half-written is left", file=sys.stderr)
+        raise
     except RallytraceError as error:
         _complain(error, as_json)
         sys.exit(1)
@@ -404,7 +408,4 @@ def main() -> NoReturn:
             raise
         _complain(MissingDependency(f"this command needs {name}: pip install 'rallytrace[train]'"), as_json)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("interrupted: nothing half-written is left", file=sys.stderr)
-        sys.exit(130)
     sys.exit(0)

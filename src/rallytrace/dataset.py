@@ -21,7 +21,8 @@ from torch.nn import functional as F  # noqa: N812 (torch's own name for it)
 from torch.utils.data import Dataset
 
 from rallytrace import heatmap, video
-from rallytrace.errors import InputError, OutputError
+from rallytrace.errors import InputError
+from rallytrace.files import AtomicFile, make_folder, output_errors, write_text
 from rallytrace.geometry import FrameTransform, flip_x
 from rallytrace.models import ModelSpec
 from rallytrace.types import XY, BallLabel, Clip, Image
@@ -90,18 +91,15 @@ def _fill_cache(clip: Clip, spec: ModelSpec, transform: FrameTransform, base: Pa
     medians: list[Image] = []
     median_of: list[int] = []
     for number in range(scene + 1):
-        found, index = backgrounds(stack[scenes == number])
-        median_of += (index + sum(map(len, medians))).tolist()
+        found, which = backgrounds(stack[scenes == number])
+        median_of += (which + sum(map(len, medians))).tolist()
         medians.append(found)
-    try:
-        base.parent.mkdir(parents=True, exist_ok=True)
-        np.save(base.with_suffix(".pictures.npy"), stack)
-        np.save(base.with_suffix(".medians.npy"), np.concatenate(medians))
-        partial = base.with_suffix(".partial")  # the index comes last: without it the arrays do not count
-        partial.write_text(json.dumps({"frames": frames, "scene_of": scene_of, "median_of": median_of}))
-        partial.replace(base.with_suffix(".json"))
-    except OSError as error:
-        raise OutputError(f"cannot write the frame cache {base.parent}: {error.strerror or error}") from error
+    make_folder(base.parent)
+    for name, array in ((".pictures.npy", stack), (".medians.npy", np.concatenate(medians))):
+        with AtomicFile(base.with_suffix(name), "wb") as file, output_errors(base.with_suffix(name)):
+            np.save(file, array)
+    index = {"frames": frames, "scene_of": scene_of, "median_of": median_of}
+    write_text(base.with_suffix(".json"), json.dumps(index))  # last: without it the arrays do not count
 
 
 def check_split(clips: Sequence[Clip]) -> None:

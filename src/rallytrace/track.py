@@ -18,6 +18,7 @@ import numpy as np
 from rallytrace import heatmap, video
 from rallytrace.annotate import Style, Trail, draw
 from rallytrace.errors import OutputError, VideoError
+from rallytrace.files import make_folder
 from rallytrace.geometry import FrameTransform
 from rallytrace.runtime import Floats, Network, load_network
 from rallytrace.trajectory import CsvWriter, Linker
@@ -197,23 +198,26 @@ def track_video(
     info = video.probe(source)
     tracker = Tracker(network, info.wh, threshold=threshold, overlap=overlap, live=info.is_live)
     counts = {PointSource.MODEL: 0, PointSource.FILLED: 0, PointSource.NONE: 0}
-    Path(out).mkdir(parents=True, exist_ok=True)
+    make_folder(Path(out))
     with ExitStack() as stack:
         wh = tracker.transform.content_wh
-        reader = stack.enter_context(video.read(source, wh=wh, colour=tracker.colour, keep_picture=draw_video))
+        # A file is read a second time to be drawn on, so that no picture waits in memory for its point to be known.
+        keep = draw_video and info.is_live
+        reader = stack.enter_context(video.read(source, wh=wh, colour=tracker.colour, keep_picture=keep))
         rows = stack.enter_context(CsvWriter(csv))
-        pictures = stack.enter_context(_VideoSink(drawn, info, style or Style(), source)) if draw_video else None
+        sink = stack.enter_context(_VideoSink(drawn, info, style or Style(), source)) if draw_video else None
         linker = Linker(info.wh, fill=fill)
-        for frame, point in _points(reader, tracker, linker, info):
+        for picture, point in _points(reader, tracker, linker, info):
             counts[point.source] += 1
             rows.write(point)
-            if pictures is not None and frame.picture is not None:
-                pictures.put((frame.picture, point))
+            if sink is not None:
+                sink.put(point, picture)
             if on_progress:
                 done = sum(counts.values())
                 on_progress(Progress(str(source), done, info.n_frames, time.monotonic() - began))
         if not sum(counts.values()):
             raise VideoError(f"{source} holds no picture that can be decoded: check that it plays")
+        rows.flush()  # a full disk must show before the video gets its name
         problems = tuple(reader.problems)
     return TrackResult(
         source=str(source),
@@ -236,25 +240,25 @@ def output_paths(source: str | Path, out: str | Path) -> tuple[Path, Path]:
 
 def _points(
     reader: Iterable[Frame], tracker: Tracker, linker: Linker, info: VideoInfo
-) -> Iterator[tuple[Frame, BallPoint]]:
-    """Each frame with its finished point; decoding runs ahead in a thread of its own."""
-    frames: deque[Frame] = deque()
+) -> Iterator[tuple[Yuv | None, BallPoint]]:
+    """The finished points, each with its picture where the reader keeps them; decoding runs ahead in its own thread."""
+    pictures: deque[Yuv | None] = deque()
 
-    def linked(points: Iterable[BallPoint]) -> Iterator[tuple[Frame, BallPoint]]:
+    def linked(points: Iterable[BallPoint]) -> Iterator[tuple[Yuv | None, BallPoint]]:
         for point in points:
             for done in linker.push(point):
-                yield frames.popleft(), done
+                yield pictures.popleft(), done
 
     with _Ahead(reader) as ahead:
         try:
             for frame in ahead:
-                frames.append(frame)
+                pictures.append(frame.picture)
                 yield from linked(tracker.push(frame))
         except KeyboardInterrupt:
             if not info.is_live:  # a live source ends when its user says so: its results are whole
                 raise
     yield from linked(tracker.flush())
-    yield from zip(frames, linker.flush(), strict=True)
+    yield from zip(pictures, linker.flush(), strict=True)
 
 
 class _Ahead(Iterator[T]):
@@ -299,12 +303,16 @@ class _Ahead(Iterator[T]):
 
 
 class _VideoSink:
-    """Draws and encodes in a thread of its own. The file appears only after a clean exit."""
+    """Draws and encodes in a thread of its own. The file appears only after a clean exit.
+
+    Pictures of a live source come with their points; those of a file are read again, one per point.
+    """
 
     def __init__(self, path: Path, info: VideoInfo, style: Style, source: str | Path) -> None:
         audio = source if info.has_audio and not info.is_live else None
         self._writer = video.VideoWriter(path, info.wh, info.fps, audio_from=audio)
-        self._style, self._queue = style, queue.Queue[tuple[Yuv, BallPoint] | None](8)
+        self._again = None if info.is_live else source
+        self._style, self._queue = style, queue.Queue[tuple[BallPoint, Yuv | None] | None](8)
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, daemon=True)
 
@@ -313,21 +321,30 @@ class _VideoSink:
         self._thread.start()
         return self
 
-    def put(self, item: tuple[Yuv, BallPoint]) -> None:
+    def put(self, point: BallPoint, picture: Yuv | None) -> None:
         if self._error:
             raise self._error
-        self._queue.put(item)
+        self._queue.put((point, picture))
 
     def _work(self) -> None:
+        items = iter(self._queue.get, None)
+        try:
+            self._draw(items)
+        except BaseException as error:  # raised by the next put(), or at exit
+            self._error = error
+            for _ in items:  # keep emptying the queue: put() must not wait for a thread that has given up
+                pass
+
+    def _draw(self, items: Iterable[tuple[BallPoint, Yuv | None]]) -> None:
         trail = Trail(self._style.trail_s)
-        while (item := self._queue.get()) is not None:
-            if self._error:
-                continue  # keep emptying the queue, so that put() never waits for a dead thread
-            try:
-                picture, point = item
-                self._writer.write(draw(picture, point, trail.push(point), self._style), point.pts_s)
-            except BaseException as error:  # raised by the next put(), or at exit
-                self._error = error
+        with ExitStack() as stack:
+            again: Iterator[Frame] = iter(())
+            if self._again is not None:
+                again = iter(stack.enter_context(video.read(self._again, wh=(16, 16), keep_picture=True)))
+            for point, fresh in items:
+                picture = fresh or next(again).picture
+                if picture is not None:
+                    self._writer.write(draw(picture, point, trail.push(point), self._style), point.pts_s)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._queue.put(None)

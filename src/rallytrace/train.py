@@ -30,6 +30,7 @@ from rallytrace.checkpoint import load_checkpoint, load_torch, save_checkpoint, 
 from rallytrace.dataset import Augmentation, Windows, cache_clip, check_split
 from rallytrace.errors import InputError, MissingDependency, ModelError
 from rallytrace.evaluate import Report, evaluate_clips, sample_sheet
+from rallytrace.files import make_folder, write_text
 from rallytrace.models import ModelSpec, build
 from rallytrace.runtime.pytorch import TorchNetwork
 from rallytrace.types import Clip
@@ -209,7 +210,7 @@ class _Run:
         return losses
 
     def _mix(self, batch: Batch) -> tuple[Batch, Tensor | None, float]:
-        """Clip mixup (TrackNetV3): windows blended pairwise, drawn from the step's number so that resuming repeats it."""
+        """Clip mixup (TrackNetV3): windows blended in pairs, drawn from the step's number so that resuming repeats it."""
         rng = np.random.default_rng((self.options.seed, self.step, self.world.rank))
         if rng.random() >= self.options.mixup:
             return batch, None, 1.0
@@ -291,7 +292,7 @@ class _Log:
                     kept += [line] if json.loads(line)["step"] <= resumed_at else []
                 except ValueError:
                     continue  # the kill cut this line
-        self._path.write_text("".join(line + "\n" for line in kept))
+        write_text(self._path, "".join(line + "\n" for line in kept))
         self._board = SummaryWriter(str(out / "tensorboard"), purge_step=resumed_at + 1)
 
     def write(self, step: int, **values: float) -> None:
@@ -315,7 +316,8 @@ def train(
 ) -> Path:
     """Train on the clips of split "train", validate on those of split "val"; resume if `out` holds a run already.
 
-    init: a checkpoint of the same network whose weights to begin with. cache: where decoded frames are kept (default: `out`/cache). on_step: told of each logged step and validation.
+    init: a checkpoint of the same network whose weights to begin with. cache: where decoded frames are kept (default:
+    `out`/cache). on_step: told of each logged step and validation.
     Returns the best checkpoint's folder. Raises InputError where a match is in two splits, or a split is missing.
     """
     options = options or TrainOptions()
@@ -324,7 +326,7 @@ def train(
     if not by_split["train"] or not by_split["val"]:
         raise InputError(f"training needs clips of split 'train' and 'val', got {sorted({c.split for c in clips})}")
     world = _World.join(options)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     _check_options(out, spec, options, write=world.rank == 0)
     run = _Run(spec, out, options, world, init)
     cached = [cache_clip(clip, spec, cache or out / "cache") for clip in by_split["train"]]
@@ -349,7 +351,7 @@ def _check_options(out: Path, spec: ModelSpec, options: TrainOptions, *, write: 
                     f"{out} was started with {name}={old}, now {value}: use another folder, or the same value"
                 )
     elif write:
-        path.write_text(text + "\n")
+        write_text(path, text + "\n")
 
 
 def _loop(

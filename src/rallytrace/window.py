@@ -40,8 +40,11 @@ def is_repeat(previous: Image, image: Image) -> bool:
 
 
 class RepeatFilter:
-    """Which pictures of a scene are new moments. At most two repeats follow each other (as in 24 -> 60 fps): what stands
-    still for longer is a still picture, not a repeat, and must not hold results back."""
+    """Which pictures of a scene are new moments.
+
+    At most two repeats follow each other (as in 24 -> 60 fps): what stands still for longer is a still picture, not a
+    repeat, and must not hold results back.
+    """
 
     def __init__(self) -> None:
         self._last: Image | None = None

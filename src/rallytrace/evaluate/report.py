@@ -14,9 +14,9 @@ import numpy as np
 
 from rallytrace import video
 from rallytrace.annotate import draw_rgb
-from rallytrace.errors import OutputError
 from rallytrace.evaluate.metrics import TOLERANCES, Outcome, classify
 from rallytrace.evaluate.run import ClipReport, Report
+from rallytrace.files import make_folder, write_text
 from rallytrace.types import XY, Image
 
 LABEL_RGB, FOUND_RGB = (64, 255, 96), (255, 64, 32)
@@ -36,14 +36,9 @@ svg { width: 100%; height: auto; } .key { margin-right: 1rem; } .label { color: 
 def write_report(report: Report, folder: Path) -> None:
     """Write `folder`/report.json and report.html. Raises OutputError where that is not possible."""
     page = _page(report)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, text in (("report.html", page), ("report.json", json.dumps(report.to_dict(), indent=2) + "\n")):
-            partial = folder / f".{name}.partial"
-            partial.write_text(text, encoding="utf-8")
-            partial.replace(folder / name)
-    except OSError as error:
-        raise OutputError(f"cannot write the report to {folder}: {error.strerror or error}") from error
+    make_folder(folder)
+    write_text(folder / "report.html", page)
+    write_text(folder / "report.json", json.dumps(report.to_dict(), indent=2) + "\n")
 
 
 def _page(report: Report) -> str:

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from rallytrace.errors import LabelError
-from rallytrace.trajectory.table import MAX_FRAME, AtomicFile, Row, output_errors, read_rows
+from rallytrace.files import AtomicFile, output_errors
+from rallytrace.trajectory.table import MAX_FRAME, Row, read_rows
 from rallytrace.types import BallLabel, Visibility
 
 COLUMNS = ("Frame", "Visibility", "X", "Y")

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from rallytrace.checkpoint import load_checkpoint
-from rallytrace.errors import ModelError, OutputError
+from rallytrace.errors import ModelError
+from rallytrace.files import AtomicFile, make_folder, output_errors
 from rallytrace.models import ModelSpec
 from rallytrace.runtime.onnx import ORIGIN_KEY, SPEC_KEY, OnnxNetwork
 
@@ -47,19 +48,14 @@ def export(checkpoint: Path, out: Path) -> Path:
     module, spec, origin = load_checkpoint(checkpoint)
     exported = _Exported(module, spec.threshold).eval()
     spec = dataclasses.replace(spec, threshold=0.5)
-    partial = out.with_name(out.name + ".partial")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(out.parent)
+    with (atomic := AtomicFile(out, "wb")) as file, output_errors(out):
         model = _to_onnx(exported, spec)
         for key, value in ((SPEC_KEY, spec.to_json()), (ORIGIN_KEY, json.dumps(origin, sort_keys=True))):
             model.metadata_props.add(key=key, value=value)
-        onnx.save(model, str(partial))
-        _check_parity(exported, partial, spec)
-        partial.replace(out)
-    except OSError as error:
-        raise OutputError(f"cannot write {out}: {error.strerror or error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
+        file.write(model.SerializeToString())
+        file.flush()
+        _check_parity(exported, atomic.partial, spec)
     return out
 
 

@@ -13,7 +13,7 @@ from rallytrace.synth.court import BALL_M, Floats, Sport
 GRAVITY = 9.81
 STEP_S = 1 / 240
 CEILING_M = 6.0  # no shot flies higher
-SERVE_AFTER_S, LIES_FOR_S, PAUSE_S = 0.4, 2.4, 0.8  # in the hand, then on the floor, then picked up
+SERVE_AFTER_S, LIES_FOR_S, PAUSE_S = 0.2, 2.4, 0.8  # in the hand, then on the floor, then picked up
 
 
 def fly(

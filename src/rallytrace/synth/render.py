@@ -206,7 +206,7 @@ def _frames(options: RallyOptions, *, with_ball: bool = True) -> Iterator[tuple[
         if last is not None and options.repeats and n % REPEAT_EVERY == REPEAT_EVERY - 1:
             image, xy, visibility = last
         else:
-            shown = n - (n + 1) // REPEAT_EVERY if options.repeats else n
+            shown = n - n // REPEAT_EVERY if options.repeats else n
             rate = options.fps * (REPEAT_EVERY - 1) / REPEAT_EVERY if options.repeats else options.fps
             while float(shown / rate) - begins_s >= rally.seconds:
                 begins_s, number = begins_s + rally.seconds, number + 1

@@ -85,7 +85,8 @@ class Pen:
         xy, _ = self.camera.project(np.array(middle) + across * np.array(right) - down * np.array(up))
         at = {(i, j): (x, y) for (i, j), (x, y) in zip(cells.tolist(), xy.tolist(), strict=True)}
         radii = (0.55 * float((np.ptp(xy, 0) / np.ptp(cells, 0)[::-1]).min()),) * 2  # neighbours touch
-        ends = [(here, at.get((i + di, j + dj), here)) for (i, j), here in at.items() for di, dj in ((0, 1), (1, 0))]
+        near = ((0, 1), (1, 0), (1, 1), (1, -1))
+        ends = [(here, at.get((i + di, j + dj), here)) for (i, j), here in at.items() for di, dj in near]
         self.layers.append((colour, [Mark(a, b, radii) for a, b in ends]))
 
     def person(self, shirt: RGB, skin: RGB, seat: Vector) -> None:
@@ -182,7 +183,9 @@ def _boards(sport: Sport, camera: Camera, rng: np.random.Generator) -> list[Laye
             pen.quad(BOARDS[(first + k * stride) % len(BOARDS)], left, panel, (0, 0, height))
             pen.text(WHITE, str(word), left + panel / 2 + (0, 0, height / 2), panel * n / length * size, (0, 0, size))
     shirt, chair = SHIRTS[rng.integers(len(SHIRTS))], -sport.net[0] - 1.2
-    pen.bar(BOARDS[1], (chair, 0.3, 0.3), (chair, 0.3, 1.3), 0.3, 0.2)
+    for dx in (-0.2, 0.2):
+        pen.bar(WHITE, (chair + 2 * dx, 0.3, 0), (chair + dx, 0.3, 1.4), 0.04)
+    pen.bar(BOARDS[1], (chair, 0.3, 0.8), (chair, 0.3, 1.3), 0.24, 0.2)
     pen.person(shirt, SKINS[0], (chair, 0.3, 1.4))
     for x in np.arange(-1.5, 2) * sport.half_wl[0]:
         pen.bar(DARK, (x, rl - 0.7, 0), (x, rl - 0.7, 0.2), 0.22)

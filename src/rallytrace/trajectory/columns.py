@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rallytrace.errors import LabelError, MissingDependency
-from rallytrace.trajectory.table import MAX_FRAME, AtomicFile, Row, output_errors, read_rows
+from rallytrace.files import AtomicFile, output_errors
+from rallytrace.trajectory.table import MAX_FRAME, Row, read_rows
 from rallytrace.types import BallPoint, PointSource
 
 COLUMNS = ("Frame", "Visibility", "X", "Y", "Time", "Score", "Source")
@@ -52,6 +53,11 @@ class CsvWriter:
         row = f"{point.frame},{visible},{x:z.2f},{y:z.2f},{format_time(point.pts_s)},{point.score:.4f},{point.source}\n"
         with output_errors(self._atomic.path):
             self._file.write(row)
+
+    def flush(self) -> None:
+        """Hand all rows to the disk, so that a full one is noticed now."""
+        with output_errors(self._atomic.path):
+            self._file.flush()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._atomic.__exit__(kind, error, at)

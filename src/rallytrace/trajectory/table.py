@@ -1,19 +1,15 @@
-"""Text tables in and whole files out: the CSV grammar that labels and trajectories share, and atomic writing."""
+"""The CSV grammar that labels and trajectories share."""
 
 from __future__ import annotations
 
 import csv
 import math
-import os
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any
 
-from rallytrace.errors import LabelError, OutputError
+from rallytrace.errors import LabelError
 
 MAX_FRAME = 2**31 - 1
 
@@ -80,37 +76,3 @@ def _check_header(path: Path, header: list[str], required: tuple[str, ...]) -> N
         if header.count(name.lower()) != 1:
             found = "missing" if name.lower() not in header else "there twice"
             raise LabelError(f"{path}, line 1: column {name} is {found}, expected the columns {','.join(required)}")
-
-
-@contextmanager
-def output_errors(path: Path) -> Iterator[None]:
-    """An OSError of the operating system becomes an OutputError that names `path`."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise OutputError(f"cannot write {path}: {reason}; check the folder, its permissions and free space") from error
-
-
-class AtomicFile:
-    """A file that appears under `path` complete or not at all: written beside it, renamed when the block ends well."""
-
-    def __init__(self, path: Path | str, mode: str = "w") -> None:
-        self.path = Path(path)
-        self._mode = mode
-        self._partial = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
-
-    def __enter__(self) -> IO[Any]:
-        encoding, newline = (None, None) if "b" in self._mode else ("utf-8", "")
-        with output_errors(self.path):
-            self._file = open(self._partial, self._mode, encoding=encoding, newline=newline)
-        return self._file
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        try:
-            with output_errors(self.path) if kind is None else suppress(OSError):
-                self._file.close()
-                if kind is None:
-                    os.replace(self._partial, self.path)
-        finally:
-            self._partial.unlink(missing_ok=True)

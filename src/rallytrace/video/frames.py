@@ -32,6 +32,7 @@ MATRICES = {
     9: Colorspace.BT2020,
     10: Colorspace.BT2020,
 }
+TURNS = {0: (False, False, False), 90: (True, True, False), 180: (False, True, True), 270: (True, False, True)}
 MAGIC = {b"\xff\xd8": "mjpeg", b"\x89PNG": "png", b"BM": "bmp", b"RIFF": "webp", b"II*\0": "tiff", b"MM\0*": "tiff"}
 
 
@@ -112,7 +113,7 @@ def convert(
 
 
 def _is_yuv(frame: av.VideoFrame) -> bool:
-    return any(component.is_chroma for component in frame.format.components) and not frame.format.is_rgb
+    return len(frame.format.components) >= 3 and not frame.format.is_rgb  # else RGB, grey or a palette
 
 
 def _is_full_range(frame: av.VideoFrame) -> bool:
@@ -134,9 +135,12 @@ def upright_wh(frame: av.VideoFrame) -> tuple[int, int]:
 
 def _orientation(frame: av.VideoFrame) -> Orientation:
     """The display matrix a b / c d takes a stored (x, y) to (a x + c y, b x + d y): FFmpeg, libavutil/display.h."""
-    data = cast("Buffer | None", frame.side_data.get("DISPLAYMATRIX"))
+    try:
+        data = cast("Buffer | None", frame.side_data.get("DISPLAYMATRIX"))
+    except ValueError:  # a kind of side data that PyAV does not know, such as EXIF: then the turn, but no mirror
+        return TURNS[rotation_deg(frame)]
     if data is None:
-        return False, False, False
+        return TURNS[0]
     a, b, _, c, d = np.frombuffer(bytes(data), np.int32)[:5].tolist()
     return (True, b < 0, c < 0) if abs(b) > abs(a) else (False, d < 0, a < 0)
 

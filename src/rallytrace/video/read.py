@@ -348,24 +348,30 @@ class _Stream:
         if self._n_indexed and self._n_packets < self._n_indexed:
             about = self._n_indexed - self._n_hidden
             self.problems.append(f"decoding stopped at {at} of about {about}: the file is truncated")
-        elif not self._n_indexed and self._duration_s and length_s < self._duration_s - max(1, 0.02 * self._duration_s):
+        elif (
+            not self._n_indexed and self._duration_s and length_s < self._duration_s - max(0.5, 0.02 * self._duration_s)
+        ):
             whole = f"of {self._duration_s:.2f} s that the file states"
             self.problems.append(f"decoding stopped at {at} {whole}: the file is truncated")
         if self._n_errors or self._n_damaged:
-            counts = f"{self._n_errors} pictures could not be decoded and {self._n_damaged} are damaged"
-            self.problems.append(f"{counts}, the first near {self._first_error or at}")
+            counts = f"pictures that could not be decoded: {self._n_errors}, damaged ones: {self._n_damaged}"
+            self.problems.append(f"{counts}; the first near {self._first_error or at}")
         if self._n_times:
-            self.problems.append(f"{self._n_times} pictures have times that go back: set 1/fps after the one before")
+            self.problems.append(
+                f"pictures whose time goes back: {self._n_times}; each is set 1/fps after the one before"
+            )
 
     def close(self) -> None:
         self._container.close()
 
 
 def _duration_s(container: InputContainer, stream: VideoStream) -> float | None:
-    """How long the pictures last, as the header says; in Matroska a tag of the stream says it."""
-    if stream.duration is not None and stream.time_base is not None:
+    """How long the pictures last, as the header says; in Matroska a tag of the stream says when they end."""
+    unit_s = stream.time_base or Fraction(1, 90_000)
+    if stream.duration is not None:
         units = max(stream.duration, stream.frames) if container.format.name == "avi" else stream.duration
-        return float(units * stream.time_base)  # AVI counts pictures in time units; its duration shrinks when cut
+        return float(units * unit_s)  # AVI counts pictures in time units; its duration shrinks when cut
     if match := re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", "")):
-        return int(match[1]) * 3600 + int(match[2]) * 60 + float(match[3])
+        end_s = int(match[1]) * 3600 + int(match[2]) * 60 + float(match[3])
+        return end_s - float((stream.start_time or 0) * unit_s)
     return None if container.duration is None else container.duration / av.time_base

@@ -1,0 +1,71 @@
+"""The other verbs, and what all have in common."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import rallytrace
+
+from .test_track_video import assert_one_clear_line, run
+
+
+def test_version_and_help() -> None:
+    assert run("--version").stdout.strip() == rallytrace.__version__
+    overview = run("--help").stdout
+    for verb in ("track", "synth", "models", "eval", "train", "export"):
+        assert verb in overview
+        assert run(verb, "--help").returncode == 0
+
+
+def test_usage_errors_have_their_own_code() -> None:
+    assert run("track").returncode == 2
+    assert run("track", "x.mp4", "--threshold", "7").returncode == 2
+
+
+def test_models_lists_what_is_bundled() -> None:
+    listed = [json.loads(line) for line in run("models", "--json").stdout.splitlines()]
+    assert [m["name"] for m in listed] == sorted(rallytrace.runtime.bundled())
+    assert all(Path(m["path"]).exists() for m in listed)
+    assert "(default)" in run("models").stdout
+
+
+def test_synth(tmp_path: Path) -> None:
+    out = tmp_path / "s.mp4"
+    told = json.loads(
+        run("synth", out, "--seconds", "0.5", "--size", "320x180", "--fps", "30000/1001", "--json").stdout
+    )
+    assert told["frames"] == 15
+    assert len(rallytrace.read_labels(tmp_path / "s_ball.csv")) == 15
+    assert_one_clear_line(run("synth", out), "exists already", "--overwrite")
+    assert_one_clear_line(run("synth", tmp_path / "t.mp4", "--size", "big"), "'big'", "1280x720")
+    assert_one_clear_line(run("synth", tmp_path / "t.mp4", "--fps", "1/0"), "1/0")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("eval", "--data", "nowhere"), ("nowhere",)),
+        (("train", "--data", "nowhere", "--out", "run"), ("nowhere",)),
+        (("train", "--data", ".", "--out", "run", "--model", "resnet"), ("unknown network 'resnet'", "rallynet")),
+        (("export", "nowhere", "--out", "ball.onnx"), ("nowhere", "checkpoint")),
+        (("track", "nowhere.mp4", "--device", "cuda"), ("cuda",)),
+    ],
+)
+def test_one_clear_line(arguments: tuple[str, ...], words: tuple[str, ...], tmp_path: Path) -> None:
+    assert_one_clear_line(run(*arguments, cwd=tmp_path), *words)
+
+
+def test_errors_as_json(tmp_path: Path) -> None:
+    done = run("track", "nowhere.mp4", "--json", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "nowhere.mp4" in json.loads(done.stdout)["error"]
+
+
+def test_eval_asks_for_a_split_that_exists(rallies: Path, tmp_path: Path) -> None:
+    assert_one_clear_line(run("eval", "--data", rallies, "--split", "test"), "no clip of split 'test'", "train")
+    done = run("eval", "--data", rallies, "--split", "all", "--out", tmp_path / "r")
+    assert done.returncode == 0, done.stderr
+    assert "total" in done.stdout
+    assert "4@288" in done.stdout
+    assert_one_clear_line(run("eval", "--data", rallies, "--out", tmp_path / "r"), "exists already")
