@@ -21,7 +21,7 @@ $(VENV)/.dev: $(VENV)/.core
 	touch $@
 
 demo: $(VENV)/.core
-	$(BIN)/rallytrace synth demo/rally.mp4 --seconds 6 --seed 7 --overwrite
+	$(BIN)/rallytrace synth demo/rally.mp4 --seconds 6 --seed 6 --overwrite
 	$(BIN)/rallytrace track demo/rally.mp4 --out demo --overwrite
 
 test: lint types layers unit

@@ -1,6 +1,6 @@
 """Does the loader keep up? Windows per second of the data loader against the training step's, on this machine.
 
-    python benchmarks/loader.py
+python benchmarks/loader.py
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ import torch
 
 from rallytrace import RallyOptions, load_clips, make_clip
 from rallytrace.dataset import Augmentation, Windows, cache_clip
-from rallytrace.models import get_spec
+from rallytrace.models import build, get_spec
 from rallytrace.train import TrainOptions, heatmap_loss, offset_loss
-from rallytrace.models import build
 
 BATCH = 24
 

@@ -1,6 +1,6 @@
 """Does memory stay flat? Peak memory of `track` on a 1080p clip and on one ten times as long.
 
-    python benchmarks/memory.py [--seconds 4]
+python benchmarks/memory.py [--seconds 4]
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ print(result.frames, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 def peak_mb(clip: Path, out: Path) -> tuple[int, float]:
     """Frames tracked, and peak memory of a fresh process in MB (10^6 bytes)."""
-    done = subprocess.run([sys.executable, "-c", CHILD, str(clip), str(out)], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", CHILD, str(clip), str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     frames, kib = map(int, done.stdout.split())
     return frames, kib * 1024 / 1e6
 

@@ -15,7 +15,7 @@ from rallytrace.synth import RallyOptions, make_clip, render_rally
 from rallytrace.synth.court import BALL_M, SPORTS, Camera, Floats, place_camera
 from rallytrace.synth.flight import GRAVITY, STEP_S, Rally, at, fly, play
 from rallytrace.synth.render import Renderer, _frames, expose
-from rallytrace.types import BallLabel, Image, Visibility
+from rallytrace.types import BallLabel, Visibility
 from rallytrace.video import read
 
 SMALL = RallyOptions(wh=(320, 180), seconds=1.5, seed=5)
@@ -135,28 +135,32 @@ def test_the_whole_court_is_in_the_picture(sport: str, wh: tuple[int, int]) -> N
 # --- the labels agree with the pixels ---------------------------------------------------------------------------------
 
 
-def residual(image: Image, without: Image) -> tuple[Floats, Floats, Floats]:
-    """Columns, rows and brightness of what the ball added."""
-    light = np.clip(image.astype(int) - without, 0, None).sum(2)
-    rows, cols = np.nonzero(light)
-    return cols, rows, light[rows, cols].astype(float)
-
-
 @pytest.mark.parametrize("sport", SPORT_NAMES)
 def test_the_label_is_the_centre_of_what_the_ball_adds(sport: str) -> None:
-    errors = []
-    options = options_of(sport, wh=(640, 360), seconds=2.5)
+    """The ball's share of each pixel is read back from the channel in which it differs most from what is behind it.
+
+    A ball that a player, the net's tape or the picture's edge cuts has its centre elsewhere; those are few.
+    """
+    errors, plain = [], []
+    options = options_of(sport, wh=(640, 360), seconds=2.5, noise=0)
     for (image, label), (without, same) in zip(_frames(options), _frames(options, with_ball=False), strict=True):
         assert label == same
         if label.visibility is not Visibility.CLEAR or label.xy is None or label.xy[1] < 15:
             continue
-        cols, rows, light = residual(image, without)
-        under = without[rows.min() : rows.max() + 1, cols.min() : cols.max() + 1]
-        if under.std((0, 1)).max() < 6:  # elsewhere the ball adds more to dark pixels than to bright ones
-            errors.append(math.dist((np.average(cols, weights=light), np.average(rows, weights=light)), label.xy))
-    assert len(errors) > 10
-    assert max(errors) < 0.3
+        rows, cols = np.nonzero((image != without).any(2))
+        behind = without[rows, cols].astype(float)
+        added, missing = image[rows, cols] - behind, np.array(SPORTS[sport].ball_rgb) - behind
+        best = np.arange(len(rows)), abs(missing).argmax(1)
+        share = added[best] / missing[best]
+        errors.append(math.dist((np.average(cols, weights=share), np.average(rows, weights=share)), label.xy))
+        if behind.std(0).max() < 3:
+            light = added.sum(1)
+            plain.append(math.dist((np.average(cols, weights=light), np.average(rows, weights=light)), label.xy))
+    assert len(errors) > 40
     assert np.median(errors) < 0.05
+    assert np.mean(np.array(errors) < 0.3) > 0.95
+    assert len(plain) > 10
+    assert max(plain) < 0.3  # before one colour the bright residual itself will do
 
 
 def test_without_the_ball_all_other_pixels_are_the_same() -> None:

@@ -111,10 +111,12 @@ def _unit(values: Floats) -> Floats:
 
 
 def disc(xy: XY, radius_px: float, opacity: float = 1.0) -> Mark:
+    """A filled circle around `xy`."""
     return Mark(xy, xy, (radius_px, radius_px), (opacity, opacity))
 
 
 def ring(xy: XY, radius_px: float, band_px: float, opacity: float = 1.0) -> Mark:
+    """A circle around `xy` whose line is `band_px` wide, half of it outside `radius_px`."""
     return Mark(xy, xy, (radius_px, radius_px), (opacity, opacity), band_px)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import glob
 import json
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,6 +43,8 @@ Threads = Annotated[Optional[int], typer.Option("--threads", min=1, help="CPU th
 
 
 class DeviceName(StrEnum):
+    """Choices of --device."""
+
     auto = "auto"
     cpu = "cpu"
     cuda = "cuda"
@@ -49,12 +52,16 @@ class DeviceName(StrEnum):
 
 
 class StyleName(StrEnum):
+    """Choices of --style."""
+
     comet = "comet"
     dot = "dot"
     ring = "ring"
 
 
 class Sport(StrEnum):
+    """Choices of --sport."""
+
     badminton = "badminton"
     tennis = "tennis"
 
@@ -175,13 +182,12 @@ def synth_command(
 ) -> None:
     """Make a synthetic rally: an .mp4 and its exact labels, <name>_ball.csv."""
     try:
-        w, h = (int(side) for side in size.lower().split("x"))
         rate = Fraction(fps)
     except (ValueError, ZeroDivisionError):
-        raise InputError(f"--size {size!r} --fps {fps!r}: expected such as 1280x720 and 30 or 30000/1001") from None
+        raise InputError(f"--fps {fps!r}: expected frames per second, such as 30 or 30000/1001") from None
     if out.exists() and not overwrite:
         raise OutputError(f"{out} exists already: use --overwrite, or another name")
-    options = RallyOptions(sport=sport.value, wh=(w, h), fps=rate, seconds=seconds, seed=seed, repeats=repeats)
+    options = RallyOptions(sport=sport.value, wh=_size(size), fps=rate, seconds=seconds, seed=seed, repeats=repeats)
     labels = make_clip(out, options)
     visible = sum(label.xy is not None for label in labels)
     if as_json:
@@ -283,6 +289,9 @@ def train_command(
     loss: Annotated[str, typer.Option(help="focal or wbce.")] = "focal",
     mixup: Annotated[float, typer.Option(min=0, max=1, help="Share of batches that are blended.")] = 0.0,
     frames: Annotated[Optional[int], typer.Option(min=1, help="Pictures in a window.")] = None,  # noqa: UP045
+    size: Annotated[Optional[str], typer.Option(help="Input width x height.")] = None,  # noqa: UP045
+    sigma: Annotated[Optional[float], typer.Option(min=0.1, help="Of the Gaussian target, in model px.")] = None,  # noqa: UP045
+    colour: Annotated[Optional[str], typer.Option(help="grey or rgb.")] = None,  # noqa: UP045
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
     device: Device = DeviceName.auto,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of the training step.")] = 1,
@@ -302,7 +311,8 @@ def train_command(
     from rallytrace.train import TrainOptions, train
 
     torch.set_num_threads(threads)
-    spec = get_spec(model, **({"frames": frames} if frames else {}))
+    asked = {"frames": frames, "size_wh": size and _size(size), "sigma_px": sigma, "colour": colour}
+    spec = get_spec(model, **{name: value for name, value in asked.items() if value is not None})
     options = TrainOptions(
         steps=steps,
         batch=batch,
@@ -345,6 +355,13 @@ def export_command(
     export(checkpoint, out)
     size = out.stat().st_size / 2**20
     print(json.dumps({"onnx": str(out), "mib": size}) if as_json else f"{out} ({size:.1f} MiB)")
+
+
+def _size(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text.lower())
+    if not found:
+        raise InputError(f"--size {text!r}: expected width x height in pixels, such as 1280x720")
+    return int(found[1]), int(found[2])
 
 
 def _load(folders: list[Path]) -> list[Clip]:

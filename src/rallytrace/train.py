@@ -210,7 +210,7 @@ class _Run:
         return losses
 
     def _mix(self, batch: Batch) -> tuple[Batch, Tensor | None, float]:
-        """Clip mixup (TrackNetV3): windows blended in pairs, drawn from the step's number so that resuming repeats it."""
+        """Clip mixup (TrackNetV3): windows blended in pairs, drawn from the step's number so that resuming repeats."""
         rng = np.random.default_rng((self.options.seed, self.step, self.world.rank))
         if rng.random() >= self.options.mixup:
             return batch, None, 1.0

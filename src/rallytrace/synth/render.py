@@ -144,7 +144,7 @@ class Renderer:
         self.grain = np.clip(np.rint(grain), -8, 8).astype(np.int8).view(np.uint8)
 
     def render(self, rally: Rally, time_s: float, *, with_ball: bool = True) -> tuple[Image, XY | None, Visibility]:
-        """One frame (h, w, 3) and its label. Without the ball, all else stays the same to the bit."""
+        """One frame (h, w, 3) and its label. Without the ball, all else, its shadow too, stays the same."""
         image = self._stir()
         blur = expose(self.camera, rally, time_s, self.options.shutter_s, self.options.wh)
         feet = [at(track, time_s) for track in rally.feet]
@@ -153,10 +153,10 @@ class Renderer:
             draw(image, shadow(self.camera, place, 0.8))
         bodies = [(0.0, self.scene.net), *((float(feet[p][1]), people[p]) for p in (0, 1))]
         things = [(depth_m, partial(draw, layers=layers)) for depth_m, layers in bodies]
+        if blur and self.sport.bounce[1]:
+            draw(image, shadow(self.camera, at(rally.ball, time_s), 0.08))
         if blur and with_ball:
             things.append((blur.depth_m, partial(self._ball, blur=blur)))
-            if self.sport.bounce[1]:
-                draw(image, shadow(self.camera, at(rally.ball, time_s), 0.08))
         for _, paint in sorted(things, key=lambda thing: -thing[0]):
             paint(image)
         image[self.scene.overlay] = self.still[self.scene.overlay]

@@ -105,6 +105,7 @@ def draw(image: Image, layers: Sequence[Layer]) -> None:
 
 
 def rgb(colour: Floats) -> RGB:
+    """Three numbers as whole grey levels, cut off behind the point."""
     r, g, b = (int(c) for c in colour)
     return r, g, b
 

@@ -7,10 +7,11 @@ No PyAV object leaves it: every picture that comes out is an array of its own me
 """
 
 from rallytrace.video.frames import decode_jpeg, encode_jpeg, encode_png, rgb_to_yuv, yuv_to_rgb
-from rallytrace.video.read import VideoReader, probe, read
+from rallytrace.video.read import PICTURE_SUFFIXES, VideoReader, probe, read
 from rallytrace.video.write import VideoWriter
 
 __all__ = [
+    "PICTURE_SUFFIXES",
     "VideoReader",
     "VideoWriter",
     "decode_jpeg",

@@ -42,6 +42,7 @@ def default_matrix(wh: tuple[int, int]) -> Colorspace:
 
 
 def check_size(width: int, height: int, what: str) -> None:
+    """Raises VideoError, with `what` as its name, for a picture too large to work on."""
     if max(width, height) > MAX_SIDE_PX or width * height > MAX_PIXELS:
         limit = f"{MAX_SIDE_PX} px a side and {MAX_PIXELS // 1_000_000} megapixels"
         raise VideoError(f"{what} is {width}x{height}, expected at most {limit}: scale it down first")
@@ -130,6 +131,7 @@ def rotation_deg(frame: av.VideoFrame) -> int:
 
 
 def upright_wh(frame: av.VideoFrame) -> tuple[int, int]:
+    """Width and height, px, once the frame is turned."""
     return (frame.height, frame.width) if rotation_deg(frame) % 180 else (frame.width, frame.height)
 
 

@@ -256,7 +256,6 @@ class _Stream:
 
     def _read_header(self) -> None:
         container, stream, context = self._container, self._stream, self._stream.codec_context
-        check_size(context.width, context.height, self._path)
         container.flags &= ~GEN_PTS  # it would invent wrong times in an AVI with B-frames
         duration = _duration_s(container, stream)
         scheme = _scheme(self._path)

@@ -85,7 +85,6 @@ class VideoWriter:
             container = self._container or self._open(picture.full_range)
             frame = self._in_range(frame_of_yuv(picture))
             frame.pts, frame.time_base = ticks, Fraction(1, TICKS_PER_S)
-            frame.duration = round(TICKS_PER_S / self._fps)  # of the last picture: others last until the next
             container.mux(self._stream.encode(frame))
             if self._sound:
                 self._sound.copy(until_s=pts_s)
