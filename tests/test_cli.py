@@ -50,6 +50,7 @@ def test_synth(tmp_path: Path) -> None:
         (("train", "--data", ".", "--out", "run", "--model", "resnet"), ("unknown network 'resnet'", "rallynet")),
         (("export", "nowhere", "--out", "ball.onnx"), ("nowhere", "checkpoint")),
         (("track", "nowhere.mp4", "--device", "cuda"), ("cuda",)),
+        (("train", "--data", ".", "--out", "run", "--size", "100x100"), ("multiples of 16", "(100, 100)")),
     ],
 )
 def test_one_clear_line(arguments: tuple[str, ...], words: tuple[str, ...], tmp_path: Path) -> None:

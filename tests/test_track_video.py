@@ -131,6 +131,11 @@ def test_nothing_is_overwritten_unasked(rally: Clip, tmp_path: Path) -> None:
     assert (tmp_path / "rally.csv").read_text().startswith("Frame,Visibility,X,Y,Time,Score")
 
 
+def test_options_that_the_network_cannot_have(rally: Clip, tmp_path: Path) -> None:
+    done = run("track", rally.video, "--out", tmp_path, "--overlap", "9")
+    assert_one_clear_line(done, "between 1 and the network's 5 frames, got 9")
+
+
 def test_two_sources_never_share_an_output(rally: Clip, tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()

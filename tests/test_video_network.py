@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -16,6 +18,7 @@ from typing import ClassVar
 
 import pytest
 
+from rallytrace import Trajectory
 from rallytrace.errors import VideoError
 from rallytrace.video import probe, read
 
@@ -206,3 +209,21 @@ def test_an_rtsp_camera_is_live(tmp_path: Path) -> None:
     assert (info.codec, info.wh, info.is_live, info.n_frames, info.has_audio) == ("h264", (160, 90), True, None, False)
     steps_s = [b - a for a, b in pairwise(times)]
     assert steps_s == pytest.approx([1 / 30] * 19, abs=2e-3)
+
+
+def test_a_live_stream_is_tracked_until_ctrl_c(endless: str, tmp_path: Path) -> None:
+    """What was tracked until then is kept, whole: as many pictures in the video as rows in the CSV."""
+    command = [sys.executable, "-m", "rallytrace", "track", f"{endless}/court.ts", "--out", str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not any(path.stat().st_size > 1000 for path in tmp_path.iterdir()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert "court.csv" in out
+    rows = Trajectory.from_csv(tmp_path / "court.csv")
+    with read(tmp_path / "court.tracked.mp4") as reader:
+        assert sum(1 for _ in reader) == len(rows) > 5
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["court.csv", "court.tracked.mp4"]

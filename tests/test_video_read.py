@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rallytrace import RallyOptions, make_clip
 from rallytrace.errors import VideoError
 from rallytrace.types import Image
 from rallytrace.video import encode_jpeg, encode_png, probe, read
@@ -423,3 +424,17 @@ def test_damage_is_counted(tmp_path: Path, name: str, what: str) -> None:
     with read(damaged(tmp_path / name, name, seed=1), wh=(32, 18)) as reader:
         list(reader)
     assert re.search(what + r".*near frame \d+ \(\d+\.\d\d s\)", "\n".join(reader.problems))
+
+
+def test_give_changes_what_the_next_frames_are(tmp_path: Path) -> None:
+    """For callers whose size depends on what the video turns out to be: no second opening."""
+    make_clip(tmp_path / "rally.mp4", RallyOptions(wh=(320, 180), seconds=0.2, seed=1))
+    with read(tmp_path / "rally.mp4") as reader:
+        reader.give(wh=(64, 36), colour="rgb", keep_picture=True)
+        first = next(reader)
+        reader.give(wh=(32, 18), colour="grey")
+        second = next(reader)
+    assert (first.index, first.image.shape) == (0, (36, 64, 3))
+    assert first.picture is not None
+    assert first.picture.y.shape == (180, 320)
+    assert (second.index, second.image.shape, second.picture) == (1, (18, 32), None)

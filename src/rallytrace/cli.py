@@ -6,7 +6,9 @@ import dataclasses
 import glob
 import json
 import re
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -89,6 +91,7 @@ def track_command(
     found = _expand(sources)
     _check_outputs(found, out, draw_video=not no_video, overwrite=overwrite)
     network = load_network(model, device=device.value, threads=threads)
+    stop = _stop_on_ctrl_c()
     failed = 0
     for source in found:
         try:
@@ -104,6 +107,7 @@ def track_command(
                     style=Style(kind=style.value, trail_s=trail),
                     overwrite=overwrite,
                     on_progress=lambda p: bar(p.frames_done, p.frames_total, f"{p.frames_done / p.elapsed_s:.0f} fps"),
+                    stop=stop,
                 )
         except RallytraceError as error:
             if len(found) == 1:
@@ -114,6 +118,18 @@ def track_command(
         _say_tracked(result, as_json)
     if failed:
         raise InputError(f"{failed} of {len(found)} videos could not be tracked (see above)")
+
+
+def _stop_on_ctrl_c() -> threading.Event:
+    """The first Ctrl-C asks for a clean end, the second one does not ask."""
+    stop = threading.Event()
+
+    def ask(*_: object) -> None:
+        stop.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    signal.signal(signal.SIGINT, ask)
+    return stop
 
 
 def _say_tracked(result: track.TrackResult, as_json: bool) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 
 from rallytrace import heatmap, video
 from rallytrace.annotate import Style, Trail, draw
-from rallytrace.errors import OutputError, VideoError
+from rallytrace.errors import InputError, OutputError, VideoError
 from rallytrace.files import make_folder
 from rallytrace.geometry import FrameTransform
 from rallytrace.runtime import Floats, Network, load_network
@@ -37,10 +37,12 @@ class Tracker:
     live: use the past only for the background, so that points come after a window instead of after two seconds.
     batch: windows per run of the network.
 
-        tracker = Tracker(load_network(), source_wh=(1280, 720))
-        for frame in read(path, wh=tracker.transform.content_wh, colour=tracker.colour):
-            for point in tracker.push(frame): ...
-        for point in tracker.flush(): ...
+        with video.read(path) as reader:
+            tracker = Tracker(load_network(), reader.info.wh)
+            reader.give(wh=tracker.transform.content_wh, colour=tracker.colour)
+            for frame in reader:
+                for point in tracker.push(frame): ...
+            for point in tracker.flush(): ...
     """
 
     def __init__(
@@ -56,7 +58,7 @@ class Tracker:
     ) -> None:
         spec = network.spec
         if not 1 <= overlap <= spec.frames:
-            raise ValueError(f"overlap must be between 1 and the network's {spec.frames} frames, got {overlap}")
+            raise InputError(f"overlap must be between 1 and the network's {spec.frames} frames, got {overlap}")
         self.network = network
         self.transform = FrameTransform.fit_area(source_wh, spec.size_wh, spec.multiple)
         self.threshold = spec.threshold if threshold is None else threshold
@@ -182,12 +184,14 @@ def track_video(
     style: Style | None = None,
     overwrite: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
+    stop: threading.Event | None = None,
 ) -> TrackResult:
     """Track one video: `out`/<stem>.csv and, with `draw_video`, `out`/<stem>.tracked.mp4, complete or not at all.
 
     source: a video file, a folder of numbered images, a URL or a camera. network: the bundled one when None. fill:
-    longest gap in frames that is interpolated (such points are marked). A live source is tracked until it ends or
-    until Ctrl-C. Raises VideoError for an unusable source, OutputError where a result exists or cannot be written.
+    longest gap in frames that is interpolated (such points are marked). stop: set it to end a live source, keeping the
+    results; a file is abandoned with KeyboardInterrupt. Raises InputError for a wrong option, VideoError for a bad
+    source, OutputError where a result exists or cannot be written.
     """
     began = time.monotonic()
     csv, drawn = output_paths(source, out)
@@ -195,26 +199,26 @@ def track_video(
         if path.exists() and not overwrite:
             raise OutputError(f"{path} exists already: use --overwrite, or another --out folder")
     network = network or load_network()
-    info = video.probe(source)
-    tracker = Tracker(network, info.wh, threshold=threshold, overlap=overlap, live=info.is_live)
     counts = {PointSource.MODEL: 0, PointSource.FILLED: 0, PointSource.NONE: 0}
-    make_folder(Path(out))
     with ExitStack() as stack:
-        wh = tracker.transform.content_wh
+        reader = stack.enter_context(video.read(source))
+        info = reader.info
+        tracker = Tracker(network, info.wh, threshold=threshold, overlap=overlap, live=info.is_live)
         # A file is read a second time to be drawn on, so that no picture waits in memory for its point to be known.
         keep = draw_video and info.is_live
-        reader = stack.enter_context(video.read(source, wh=wh, colour=tracker.colour, keep_picture=keep))
+        reader.give(wh=tracker.transform.content_wh, colour=tracker.colour, keep_picture=keep)
+        make_folder(Path(out))
         rows = stack.enter_context(CsvWriter(csv))
         sink = stack.enter_context(_VideoSink(drawn, info, style or Style(), source)) if draw_video else None
         linker = Linker(info.wh, fill=fill)
-        for picture, point in _points(reader, tracker, linker, info):
+        for picture, point in _points(reader, tracker, linker, info, stop):
             counts[point.source] += 1
             rows.write(point)
             if sink is not None:
                 sink.put(point, picture)
             if on_progress:
                 done = sum(counts.values())
-                on_progress(Progress(str(source), done, info.n_frames, time.monotonic() - began))
+                on_progress(Progress(str(source), done, _length(info), time.monotonic() - began))
         if not sum(counts.values()):
             raise VideoError(f"{source} holds no picture that can be decoded: check that it plays")
         rows.flush()  # a full disk must show before the video gets its name
@@ -238,8 +242,13 @@ def output_paths(source: str | Path, out: str | Path) -> tuple[Path, Path]:
     return Path(out) / f"{stem}.csv", Path(out) / f"{stem}.tracked.mp4"
 
 
+def _length(info: VideoInfo) -> int | None:
+    """The number of frames, estimated where only the duration is known."""
+    return info.n_frames or (round(info.duration_s * info.fps) if info.duration_s else None)
+
+
 def _points(
-    reader: Iterable[Frame], tracker: Tracker, linker: Linker, info: VideoInfo
+    reader: Iterable[Frame], tracker: Tracker, linker: Linker, info: VideoInfo, stop: threading.Event | None
 ) -> Iterator[tuple[Yuv | None, BallPoint]]:
     """The finished points, each with its picture where the reader keeps them; decoding runs ahead in its own thread."""
     pictures: deque[Yuv | None] = deque()
@@ -250,13 +259,13 @@ def _points(
                 yield pictures.popleft(), done
 
     with _Ahead(reader) as ahead:
-        try:
-            for frame in ahead:
-                pictures.append(frame.picture)
-                yield from linked(tracker.push(frame))
-        except KeyboardInterrupt:
-            if not info.is_live:  # a live source ends when its user says so: its results are whole
-                raise
+        for frame in ahead:
+            if stop is not None and stop.is_set():
+                if not info.is_live:
+                    raise KeyboardInterrupt
+                break  # a live source ends when its user says so, and its results are whole
+            pictures.append(frame.picture)
+            yield from linked(tracker.push(frame))
     yield from linked(tracker.flush())
     yield from zip(pictures, linker.flush(), strict=True)
 

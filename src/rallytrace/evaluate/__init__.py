@@ -12,7 +12,7 @@ from rallytrace.evaluate.metrics import (
     score_clip,
 )
 from rallytrace.evaluate.report import contact_sheet, sample_sheet, write_report
-from rallytrace.evaluate.run import ClipReport, Report, evaluate_clips, track_clip
+from rallytrace.evaluate.run import ClipReport, Report, evaluate_clips
 
 __all__ = [
     "SPEED_EDGES_PX",
@@ -29,6 +29,5 @@ __all__ = [
     "is_visible",
     "sample_sheet",
     "score_clip",
-    "track_clip",
     "write_report",
 ]

@@ -108,9 +108,11 @@ def evaluate_clips(
         raise InputError("nothing to evaluate: expected at least one labelled clip")
     reports = []
     for clip in clips:
-        wh = video.probe(clip.video).wh
-        tracker = Tracker(network, wh, threshold=threshold, overlap=overlap)
-        points = list(track_clip(clip, tracker))
+        with video.read(clip.video) as reader:
+            wh = reader.info.wh
+            tracker = Tracker(network, wh, threshold=threshold, overlap=overlap)
+            reader.give(wh=tracker.transform.content_wh, colour=tracker.colour)
+            points = [point for frame in reader for point in tracker.push(frame)] + tracker.flush()
         if fill or reject:
             points = list(link(points, wh, fill=fill, reject=reject))
         reports.append(ClipReport(clip, wh, tuple(points), score_clip(clip.labels, points, wh, tolerances=tolerances)))
@@ -127,11 +129,3 @@ def evaluate_clips(
         "splits": sorted({clip.split for clip in clips}),
     }
     return Report(settings, tuple(reports))
-
-
-def track_clip(clip: Clip, tracker: Tracker) -> Iterator[BallPoint]:
-    """The tracker's bare points of a clip, one per frame."""
-    with video.read(clip.video, wh=tracker.transform.content_wh, colour=tracker.colour) as reader:
-        for frame in reader:
-            yield from tracker.push(frame)
-    yield from tracker.flush()

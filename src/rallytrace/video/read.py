@@ -82,6 +82,10 @@ class VideoReader:
         self._first: tuple[float, av.VideoFrame] | None = first
         self._wh = wh or self.info.wh
 
+    def give(self, *, wh: tuple[int, int], colour: Colour, keep_picture: bool = False) -> None:
+        """From the next frame on, give images of this size and colour; for when they depend on `info`. See `read`."""
+        self._wh, self._colour, self._keep_picture = wh, colour, keep_picture
+
     def __iter__(self) -> Self:
         return self
 
