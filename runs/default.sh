@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The recipe behind the bundled badminton network, from a folder of labelled clips to an .onnx file.
+# The recipe behind the bundled network, from a folder of labelled clips to an .onnx file.
 #
 #   DATA=path/to/badminton OUT=runs/out bash runs/default.sh
 #
@@ -20,5 +20,5 @@ $LAUNCH train --data "$DATA" --out "$OUT/first" --model rallynet --size 512x288 
   --precision "$PRECISION" --cache "$OUT/cache" "${EXTRA[@]}"
 $LAUNCH train --data "$DATA" --out "$OUT/second" --model rallynet --init "$OUT/first/last" --steps "$STEPS" \
   --precision "$PRECISION" --cache "$OUT/cache" "${EXTRA[@]}"
-rallytrace export "$OUT/second/best" --out "$OUT/badminton.onnx" --overwrite
-rallytrace eval --weights "$OUT/badminton.onnx" --data "$DATA" --split val --out "$OUT/report" --overwrite
+rallytrace export "$OUT/second/best" --out "$OUT/accurate.onnx" --overwrite
+rallytrace eval --weights "$OUT/accurate.onnx" --data "$DATA" --split val --out "$OUT/report" --overwrite

@@ -1,6 +1,7 @@
 """The other verbs, and what all have in common."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,22 @@ def test_errors_as_json(tmp_path: Path) -> None:
     done = run("track", "nowhere.mp4", "--json", cwd=tmp_path)
     assert done.returncode == 1
     assert "nowhere.mp4" in json.loads(done.stdout)["error"]
+
+
+def test_labels_and_video_of_different_lengths(rallies: Path, tmp_path: Path) -> None:
+    """Labels beyond the video are an error in training and evaluation; frames without one are left out, and said."""
+    data = tmp_path / "badminton"
+    shutil.copytree(rallies, data)
+    lines = (data / "b_ball.csv").read_text().splitlines(keepends=True)
+    (data / "b_ball.csv").write_text("".join(lines) + "45,0,0,0\n")
+    wrong = ("clip b: a label is on frame 45, but b.mp4 has 45 frames",)
+    assert_one_clear_line(run("eval", "--data", data), *wrong)
+    index = (data / "index.csv").read_text()
+    (data / "index.csv").write_text(index.replace("train", "x").replace("val", "train").replace("x", "val"))
+    assert_one_clear_line(run("train", "--data", data, "--out", tmp_path / "run", "--steps", "1"), *wrong)
+    (data / "index.csv").write_text(index)
+    (data / "b_ball.csv").write_text("".join(lines[:-10]))
+    assert "10 frames have no label and were not scored" in run("eval", "--data", data).stdout
 
 
 def test_eval_asks_for_a_split_that_exists(rallies: Path, tmp_path: Path) -> None:

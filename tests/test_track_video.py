@@ -164,7 +164,7 @@ def test_bad_sources(make, words: tuple[str, ...], tmp_path: Path) -> None:  # t
 def test_bad_networks_and_devices(rally: Clip, tmp_path: Path) -> None:
     (tmp_path / "bad.onnx").write_bytes(b"nonsense")
     assert_one_clear_line(run("track", rally.video, "--model", tmp_path / "bad.onnx", "--out", tmp_path), "bad.onnx")
-    assert_one_clear_line(run("track", rally.video, "--model", "nowhere", "--out", tmp_path), "nowhere", "fast")
+    assert_one_clear_line(run("track", rally.video, "--model", "nowhere", "--out", tmp_path), "nowhere", "accurate")
 
 
 def write_clip(path: Path, wh: tuple[int, int], frames: int) -> Path:

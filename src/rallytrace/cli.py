@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn, Optional
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -263,33 +264,21 @@ def eval_command(
     if as_json:
         _print_json(report.to_dict())
     else:
-        Console().print(_score_table(report))
+        Console(width=None if sys.stdout.isatty() else 120).print(_score_table(report))
+        if report.total.n_unlabelled:
+            print(f"  {report.total.n_unlabelled} frames have no label and were not scored")
         if out:
             print(f"  {out / 'report.html'}\n  {out / 'report.json'}")
 
 
 def _score_table(report: Report) -> Table:
-    table = Table(title="ball tracking scores")
-    columns = (
-        "clip",
-        "tolerance",
-        "TP",
-        "FP1",
-        "FP2",
-        "TN",
-        "FN",
-        "prec.",
-        "recall",
-        "F1",
-        "acc.",
-        "median px",
-        "p95 px",
-    )
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    columns = ("", "within px", "TP", "FP1", "FP2", "TN", "FN", "prec.", "recall", "F1", "acc.", "median", "p95 px")
     for name in columns:
-        table.add_column(name, justify="left" if name in ("clip", "tolerance") else "right")
-    for row in report.rows():
-        cells = [f"{value:.3f}" if isinstance(value, float) else "-" if value is None else str(value) for value in row]
-        table.add_row(*cells, end_section=cells[0] == "total")
+        table.add_column(name, justify="left" if name in ("", "within px") else "right", no_wrap=True)
+    for clip, *row in report.rows():
+        ratios = [f"{value:.3f}" if isinstance(value, float) else "-" if value is None else str(value) for value in row]
+        table.add_row(str(clip), *ratios)
     return table
 
 

@@ -24,11 +24,12 @@ from rallytrace import heatmap, video
 from rallytrace.errors import InputError
 from rallytrace.files import AtomicFile, make_folder, output_errors, write_text
 from rallytrace.geometry import FrameTransform, flip_x
+from rallytrace.labels import check_length
 from rallytrace.models import ModelSpec
 from rallytrace.types import XY, BallLabel, Clip, Image
 from rallytrace.window import RepeatFilter, backgrounds, is_cut, stack_channels
 
-CACHE_VERSION = 2
+CACHE_VERSION = 3
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
@@ -62,6 +63,7 @@ def cache_clip(clip: Clip, spec: ModelSpec, folder: Path) -> CachedClip:
     if not base.with_suffix(".json").exists():
         _fill_cache(clip, spec, transform, base)
     index = json.loads(base.with_suffix(".json").read_text())
+    check_length(clip, index["n_frames"])
     return CachedClip(
         clip,
         np.load(base.with_suffix(".pictures.npy"), mmap_mode="r"),
@@ -98,7 +100,7 @@ def _fill_cache(clip: Clip, spec: ModelSpec, transform: FrameTransform, base: Pa
     for name, array in ((".pictures.npy", stack), (".medians.npy", np.concatenate(medians))):
         with AtomicFile(base.with_suffix(name), "wb") as file, output_errors(base.with_suffix(name)):
             np.save(file, array)
-    index = {"frames": frames, "scene_of": scene_of, "median_of": median_of}
+    index = {"n_frames": frame.index + 1, "frames": frames, "scene_of": scene_of, "median_of": median_of}
     write_text(base.with_suffix(".json"), json.dumps(index))  # last: without it the arrays do not count
 
 

@@ -24,5 +24,5 @@ def test_default_recipe(rallies: Path, tmp_path: Path) -> None:
         command = ["bash", str(ROOT / "runs" / "default.sh")]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-    assert (tmp_path / "out" / "badminton.onnx").exists()
+    assert (tmp_path / "out" / "accurate.onnx").exists()
     assert (tmp_path / "out" / "report" / "report.html").exists()

@@ -11,6 +11,7 @@ from typing import Any
 from rallytrace import video
 from rallytrace.errors import InputError
 from rallytrace.evaluate.metrics import TOLERANCES, ClipScore, Counts, Tolerance, score_clip
+from rallytrace.labels import check_length
 from rallytrace.runtime import Network
 from rallytrace.track import Tracker
 from rallytrace.trajectory import link
@@ -102,7 +103,7 @@ def evaluate_clips(
     """Track every clip and compare with its labels. By default the network's bare word counts: no filling or rejection.
 
     threshold, overlap: see `Tracker`. fill, reject: see `Linker`. on_clip: told how many clips are done.
-    Raises InputError without clips, VideoError for a clip that cannot be read.
+    Raises InputError without clips, VideoError for a clip that cannot be read, LabelError for labels of another clip.
     """
     if not clips:
         raise InputError("nothing to evaluate: expected at least one labelled clip")
@@ -113,6 +114,7 @@ def evaluate_clips(
             tracker = Tracker(network, wh, threshold=threshold, overlap=overlap)
             reader.give(wh=tracker.transform.content_wh, colour=tracker.colour)
             points = [point for frame in reader for point in tracker.push(frame)] + tracker.flush()
+        check_length(clip, len(points))
         if fill or reject:
             points = list(link(points, wh, fill=fill, reject=reject))
         reports.append(ClipReport(clip, wh, tuple(points), score_clip(clip.labels, points, wh, tolerances=tolerances)))

@@ -39,6 +39,16 @@ def load_clips(folder: Path | str) -> list[Clip]:
     return clips
 
 
+def check_length(clip: Clip, n_frames: int) -> None:
+    """Raises LabelError where a label lies beyond the video's `n_frames`: labels and video are not of one clip."""
+    last = max(clip.labels, default=-1)
+    if last >= n_frames:
+        raise LabelError(
+            f"clip {clip.name}: a label is on frame {last}, but {clip.video.name} has {n_frames} frames: "
+            "expected labels and video of the same clip"
+        )
+
+
 def _sport(folder: Path) -> str:
     return folder.resolve().name
 

@@ -16,7 +16,7 @@ Floats = NDArray[np.float32]
 Device = Literal["auto", "cpu", "cuda", "openvino"]
 
 WEIGHTS = Path(__file__).parent.parent / "weights"
-DEFAULT_MODEL = "fast"
+DEFAULT_MODEL = "accurate"
 
 
 class Network(Protocol):
