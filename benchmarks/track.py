@@ -1,6 +1,6 @@
 """How fast is `track`, against decoding alone and against TrackNetV2 through the same pipeline, and where time goes.
 
-    python benchmarks/track.py [CLIP.mp4] [--frames 300]
+    python benchmarks/track.py [CLIP.mp4] [--runs 3]
 
 Everything is measured in one run on one machine; quote the ratios, not the absolute figures.
 """
@@ -8,6 +8,7 @@ Everything is measured in one run on one machine; quote the ratios, not the abso
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import tempfile
 import time
@@ -26,6 +27,8 @@ from rallytrace.runtime.export import export
 from rallytrace.track import Tracker
 from rallytrace.trajectory import Linker
 from rallytrace.window import Background, RepeatFilter, WindowMaker
+
+FRAMES = 200  # of the clip, for the hops
 
 
 def wall(run: Callable[[], object], times: int) -> float:
@@ -46,7 +49,7 @@ def baseline(folder: Path) -> Network:
 
 
 def decode_only(clip: Path) -> None:
-    with video.read(clip, wh=(512, 288)) as reader:
+    with video.read(clip, wh=(768, 432)) as reader:
         for _ in reader:
             pass
 
@@ -64,9 +67,15 @@ def hops(clip: Path, network: Network, folder: Path) -> dict[str, float]:
         spent[name] = now - began
         began = time.process_time()
 
+    for label, keep in (("decode and resize, for the network", False), ("decode again, to be drawn on", True)):
+        began = time.process_time()
+        with video.read(clip, wh=tracker.transform.content_wh, colour=tracker.colour, keep_picture=keep) as reader:
+            n = sum(1 for _ in reader)
+        lap(label)
+        spent[label] *= FRAMES / n
     with video.read(clip, wh=tracker.transform.content_wh, colour=tracker.colour, keep_picture=True) as reader:
-        frames = list(reader)[:300]
-    lap("decode, resize, keep the picture")
+        frames = list(itertools.islice(reader, FRAMES))
+    began = time.process_time()
     repeats = RepeatFilter()
     images = [frame.image for frame in frames if repeats.is_new(frame.image)]
     lap("find repeats")
@@ -88,11 +97,14 @@ def hops(clip: Path, network: Network, folder: Path) -> dict[str, float]:
     linker.flush()
     lap("link")
     trail, style = Trail(0.5), Style()
-    drawn = [draw(f.picture, p, trail.push(p), style) for f, p in zip(frames, points, strict=True) if f.picture]
+    for frame, point in zip(frames, points, strict=True):
+        if frame.picture:
+            draw(frame.picture, point, trail.push(point), style)
     lap("draw")
     with video.VideoWriter(folder / "hops.mp4", info.wh, info.fps) as writer:
-        for frame, picture in zip(frames, drawn, strict=True):
-            writer.write(picture, frame.pts_s)
+        for frame in frames:
+            if frame.picture:
+                writer.write(frame.picture, frame.pts_s)
     lap("encode")
     return {name: 1000 * seconds / len(frames) for name, seconds in spent.items()}
 
@@ -117,7 +129,8 @@ def main() -> None:
         def track(source: Path, net: Network, *, draw_video: bool) -> None:
             track_video(source, folder / "out", network=net, draw_video=draw_video, overwrite=True)
 
-        alone = np.zeros((1, network.spec.channels, 288, 512), np.uint8)
+        w, h = network.spec.size_wh
+        alone = np.zeros((1, network.spec.channels, h, w), np.uint8)
         rates = {
             "decode and resize only": frames / wall(lambda: decode_only(clip), options.runs),
             "network alone": network.spec.outputs / wall(lambda: network.run(alone), 20),

@@ -340,7 +340,9 @@ def train_command(
         else:
             print(f"step {step}/{steps}  " + "  ".join(f"{k} {v:.4g}" for k, v in values.items()), flush=True)
 
-    provenance = {"command": " ".join(["rallytrace", *sys.argv[1:]]), "data": [folder.name for folder in data]}
+    # Weights travel: the command is kept without the folders of the machine that it ran on.
+    command = " ".join(["rallytrace", *(Path(word).name if "/" in word else word for word in sys.argv[1:])])
+    provenance = {"command": command, "data": [folder.name for folder in data]}
     best = train(_load(data), spec, out, options, init=init, cache=cache, provenance=provenance, on_step=say)
     print(json.dumps({"best": str(best)}) if as_json else f"best checkpoint: {best}")
 
