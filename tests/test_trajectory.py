@@ -7,6 +7,7 @@ import os
 import resource
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -170,21 +171,22 @@ def test_places_that_cannot_be_written(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
 
 
-@pytest.fixture
+@contextmanager
 def files_end_at_4_kib() -> Iterator[None]:
-    """The operating system refuses larger files, as a full disk would."""
+    """The operating system refuses larger files, as a full disk would; pytest's own log too, so not as a fixture."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@pytest.mark.usefixtures("files_end_at_4_kib")
 @pytest.mark.parametrize("n", [200, 20_000], ids=["at-close", "at-write"])
 @pytest.mark.parametrize("write", [Trajectory.to_csv, Trajectory.to_parquet])
 def test_full_disk(tmp_path: Path, n: int, write) -> None:
     rng = np.random.default_rng(0)
     points = [BallPoint(i, i / 30, (rng.random(), rng.random()), rng.random()) for i in range(n)]
-    with pytest.raises(OutputError, match="cannot write"):
+    with files_end_at_4_kib(), pytest.raises(OutputError, match="cannot write"):
         write(Trajectory.from_points(points), tmp_path / "t.out")
     assert os.listdir(tmp_path) == []

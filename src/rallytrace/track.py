@@ -34,7 +34,7 @@ class Tracker:
 
     network: see `runtime.load_network`. source_wh: size of the video. threshold: peaks below are "no ball"; the
     network's own when None. overlap: how many windows see each frame, from 1 (fastest) to the window's length.
-    live: use the past only for the background, so that points come after a window instead of after two seconds.
+    live: use the past only for the background, so that points come after one window instead of after five seconds.
     batch: windows per run of the network.
 
         with video.read(path) as reader:
@@ -78,26 +78,21 @@ class Tracker:
         """`frame.image` at `transform.content_wh`, grey or RGB as `colour` says."""
         image = self.transform.pad(frame.image)
         if self._count and is_cut(self._last, image):
-            self._run(self._maker.flush())
-            self._collect(final=True)
-            self._offset += self._count
+            self._end_scene()
             self._begin_scene()
         if self._repeats.is_new(image):
             self._last = image
             self._count += 1
             self._windows += self._maker.push(image)
             if len(self._windows) >= self._batch:
-                self._run_waiting()
+                self._predict(settled=self._maker.settled)
         self._waiting.append((frame.index, frame.pts_s, self._offset + self._count - 1))
         return self._emit()
 
     def flush(self) -> list[BallPoint]:
         """The points of the last frames; the tracker is then ready for another video of the same size."""
-        self._run(self._maker.flush())
-        self._collect(final=True)
+        self._end_scene()
         points = self._emit()
-        self._offset += self._count
-        self._results.clear()
         self._begin_scene()
         return points
 
@@ -110,23 +105,21 @@ class Tracker:
         self._windows: list[Window] = []
         self._count = 0  # pictures in this scene
 
-    def _run_waiting(self) -> None:
-        windows, self._windows = self._windows, []
-        self._run(windows)
-        self._collect(final=False)
+    def _end_scene(self) -> None:
+        self._windows += self._maker.flush()
+        self._predict(settled=None)
+        self._offset += self._count
 
-    def _run(self, windows: list[Window]) -> None:
-        windows = self._windows + windows
-        self._windows = []
-        for start in range(0, len(windows), self._batch):
-            batch = windows[start : start + self._batch]
+    def _predict(self, *, settled: int | None) -> None:
+        """Run the windows that wait; keep the results of the positions that no later window will speak of."""
+        for start in range(0, len(self._windows), self._batch):
+            batch = self._windows[start : start + self._batch]
             heatmaps, offsets = self.network.run(np.stack([window.stack for window in batch]))
             for i, window in enumerate(batch):
                 self._merger.add(window, heatmaps[i], None if offsets is None else offsets[i])
-
-    def _collect(self, *, final: bool) -> None:
-        for position, heat, offsets in self._merger.pop(None if final else self._maker.settled):
-            self._results[self._offset + position] = self._decode(heat, offsets)
+        self._windows = []
+        for position, heat, off in self._merger.pop(settled):
+            self._results[self._offset + position] = self._decode(heat, off)
 
     def _decode(self, heat: Floats, offsets: Floats | None) -> tuple[tuple[float, float], float]:
         spec = self.network.spec
@@ -203,7 +196,8 @@ def track_video(
     with ExitStack() as stack:
         reader = stack.enter_context(video.read(source))
         info = reader.info
-        tracker = Tracker(network, info.wh, threshold=threshold, overlap=overlap, live=info.is_live)
+        batch = 8 if network.device == "cuda" and not info.is_live else 1  # on a CPU, larger ones gain nothing
+        tracker = Tracker(network, info.wh, threshold=threshold, overlap=overlap, live=info.is_live, batch=batch)
         # A file is read a second time to be drawn on, so that no picture waits in memory for its point to be known.
         keep = draw_video and info.is_live
         reader.give(wh=tracker.transform.content_wh, colour=tracker.colour, keep_picture=keep)

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from rallytrace.video import decode_jpeg
+
 ROOT = Path(__file__).parent.parent.parent
 
 
@@ -26,3 +28,9 @@ def test_default_recipe(rallies: Path, tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
     assert (tmp_path / "out" / "accurate.onnx").exists()
     assert (tmp_path / "out" / "report" / "report.html").exists()
+
+
+def test_the_picture_of_the_readme_can_be_made_again(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "examples" / "demo_picture.py"), str(tmp_path / "demo.jpg")]
+    subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True)
+    assert decode_jpeg((tmp_path / "demo.jpg").read_bytes()).shape == (724, 1284, 3)

@@ -81,9 +81,12 @@ def _histogram(errors_px: np.ndarray[tuple[int], np.dtype[np.float64]], bins: in
         title = f"{i * top_px / bins:g} px or more: {count}" if i == bins - 1 else f"{i * top_px / bins:g} px: {count}"
         bars.append(
             f"<rect x='{20 * i + 1}' y='{160 - height:.1f}' width='18' height='{height:.1f}' fill='#48c'>"
-            f"<title>{title}</title></rect><text x='{20 * i}' y='175' font-size='9' fill='currentColor'>"
-            f"{i * top_px / bins:g}</text>"
+            f"<title>{title}</title></rect>"
         )
+        if i % 2 == 0:
+            bars.append(
+                f"<text x='{20 * i}' y='175' font-size='10' fill='currentColor'>{i * top_px / bins:g} px</text>"
+            )
     return f"<svg viewBox='0 0 {20 * bins} 180'>{''.join(bars)}</svg>"
 
 

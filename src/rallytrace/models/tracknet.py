@@ -18,6 +18,21 @@ def _block(inputs: int, *widths: int) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
+class _Encoder(nn.Module):
+    """The first ten convolutions of VGG-16, at full, half, quarter and eighth size."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        shapes = ((channels, 64, 64), (64, 128, 128), (128, 256, 256, 256), (256, 512, 512, 512))
+        self.blocks = nn.ModuleList([_block(*shape) for shape in shapes])
+
+    def forward(self, window: Tensor) -> list[Tensor]:
+        outputs = [window.float() / 255]
+        for i, block in enumerate(self.blocks):
+            outputs.append(block(F.max_pool2d(outputs[-1], 2) if i else outputs[-1]))
+        return outputs[1:]
+
+
 class TrackNetV1(nn.Module):
     """VGG-16 encoder, deconvolution decoder, 256 grey levels per pixel (10.7 M parameters).
 
@@ -27,23 +42,14 @@ class TrackNetV1(nn.Module):
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
-        self.down = nn.ModuleList(
-            [
-                _block(spec.channels, 64, 64),
-                _block(64, 128, 128),
-                _block(128, 256, 256, 256),
-                _block(256, 512, 512, 512),
-            ]
-        )
+        self.down = _Encoder(spec.channels)
         self.up = nn.ModuleList(
             [_block(512, 256, 256, 256), _block(256, 128, 128), _block(128, 64, 64), _block(64, 256 * spec.outputs)]
         )
         self.outputs = spec.outputs
 
     def forward(self, window: Tensor) -> tuple[Tensor, None]:
-        x = window.float() / 255
-        for i, block in enumerate(self.down):
-            x = block(F.max_pool2d(x, 2) if i else x)
+        x = self.down(window)[-1]
         for i, block in enumerate(self.up):
             x = block(F.interpolate(x, scale_factor=2.0) if i < 3 else x)
         levels = torch.linspace(0, 1, 256, device=x.device)[None, None, :, None, None]
@@ -56,14 +62,7 @@ class TrackNetV2(nn.Module):
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
-        self.down = nn.ModuleList(
-            [
-                _block(spec.channels, 64, 64),
-                _block(64, 128, 128),
-                _block(128, 256, 256, 256),
-                _block(256, 512, 512, 512),
-            ]
-        )
+        self.down = _Encoder(spec.channels)
         self.up = nn.ModuleList(
             [_block(512 + 256, 256, 256, 256), _block(256 + 128, 128, 128), _block(128 + 64, 64, 64)]
         )
@@ -71,11 +70,7 @@ class TrackNetV2(nn.Module):
         nn.init.constant_(self.heat.bias, -4.0)  # type: ignore[arg-type]  # most pixels are empty: start there
 
     def forward(self, window: Tensor) -> tuple[Tensor, None]:
-        x = window.float() / 255
-        skips = []
-        for i, block in enumerate(self.down):
-            x = block(F.max_pool2d(x, 2) if i else x)
-            skips.append(x)
-        for block, skip in zip(self.up, skips[-2::-1], strict=True):
+        *skips, x = self.down(window)
+        for block, skip in zip(self.up, reversed(skips), strict=True):
             x = block(torch.cat([F.interpolate(x, scale_factor=2.0), skip], dim=1))
         return self.heat(x).float(), None
