@@ -175,3 +175,11 @@ def test_cache_holds_what_the_tracker_sees(rally: Clip, tmp_path: Path) -> None:
     frames = [label.frame for label in cached.labels if label]
     assert frames == sorted(set(frames))
     assert cached.medians.shape[0] == cached.median_of.max() + 1
+
+
+def test_caches_of_other_sizes_and_dotted_names_do_not_meet(rally: Clip, tmp_path: Path) -> None:
+    dotted = dataclasses.replace(rally, name="match.1.final")
+    large = cache_clip(dotted, SPEC, tmp_path)
+    small = cache_clip(dotted, get_spec("rallynet", size_wh=(256, 144)), tmp_path)
+    assert (large.pictures.shape[1:], small.pictures.shape[1:]) == ((288, 512), (144, 256))
+    assert len(list(tmp_path.iterdir())) == 6

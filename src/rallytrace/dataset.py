@@ -60,19 +60,23 @@ def cache_clip(clip: Clip, spec: ModelSpec, folder: Path) -> CachedClip:
         [CACHE_VERSION, str(clip.video.resolve()), stat.st_size, stat.st_mtime_ns, str(transform), spec.colour]
     )
     base = folder / f"{clip.name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
-    if not base.with_suffix(".json").exists():
+    if not _file(base, ".json").exists():
         _fill_cache(clip, spec, transform, base)
-    index = json.loads(base.with_suffix(".json").read_text())
+    index = json.loads(_file(base, ".json").read_text())
     check_length(clip, index["n_frames"])
     return CachedClip(
         clip,
-        np.load(base.with_suffix(".pictures.npy"), mmap_mode="r"),
-        np.load(base.with_suffix(".medians.npy"), mmap_mode="r"),
+        np.load(_file(base, ".pictures.npy"), mmap_mode="r"),
+        np.load(_file(base, ".medians.npy"), mmap_mode="r"),
         np.array(index["median_of"], np.int64),
         np.array(index["scene_of"], np.int64),
         [clip.labels.get(frame) for frame in index["frames"]],
         transform,
     )
+
+
+def _file(base: Path, suffix: str) -> Path:
+    return base.with_name(base.name + suffix)  # not with_suffix: clips may have dots in their names
 
 
 def _fill_cache(clip: Clip, spec: ModelSpec, transform: FrameTransform, base: Path) -> None:
@@ -98,10 +102,10 @@ def _fill_cache(clip: Clip, spec: ModelSpec, transform: FrameTransform, base: Pa
         medians.append(found)
     make_folder(base.parent)
     for name, array in ((".pictures.npy", stack), (".medians.npy", np.concatenate(medians))):
-        with AtomicFile(base.with_suffix(name), "wb") as file, output_errors(base.with_suffix(name)):
+        with AtomicFile(_file(base, name), "wb") as file, output_errors(_file(base, name)):
             np.save(file, array)
     index = {"n_frames": frame.index + 1, "frames": frames, "scene_of": scene_of, "median_of": median_of}
-    write_text(base.with_suffix(".json"), json.dumps(index))  # last: without it the arrays do not count
+    write_text(_file(base, ".json"), json.dumps(index))  # last: without it the arrays do not count
 
 
 def check_split(clips: Sequence[Clip]) -> None:
