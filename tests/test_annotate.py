@@ -148,12 +148,21 @@ def test_no_ball_and_no_trail_draw_nothing() -> None:
 # --- the trail --------------------------------------------------------------------------------------------------------
 
 
+def test_the_trail_does_not_join_what_no_ball_could_do() -> None:
+    """300 px of a 400x300 picture within a frame is another thing; 40 px is a smash."""
+    before = flat((400, 300))
+    jump = draw(before, point(1, (350.0, 150.0)), [point(0, (50.0, 150.0))], Style())
+    assert not changed(before.y, jump.y)[:, 70:320].any()
+    smash = draw(before, point(1, (90.0, 150.0)), [point(0, (50.0, 150.0))], Style())
+    assert changed(before.y, smash.y)[148:153, 55:75].any()
+
+
 def test_the_trail_does_not_cross_a_gap() -> None:
     picture = flat((200, 60))
     ends = (40.0, 30.0), (70.0, 30.0), (130.0, 30.0), (160.0, 30.0)
     style = Style("comet", 4)
     for gap, joined in ((None, False), ((100.0, 30.0), True)):
-        points = [point(i, xy) for i, xy in enumerate([*ends[:2], gap, *ends[2:]])]
+        points = [point(3 * i, xy) for i, xy in enumerate([*ends[:2], gap, *ends[2:]])]
         drawn = draw(picture, points[-1], points[:-1], style)
         assert (drawn.y[:, 55] != picture.y[:, 55]).any()
         assert (drawn.y[:, 145] != picture.y[:, 145]).any()
@@ -225,7 +234,7 @@ def test_filled_points_have_a_colour_of_their_own() -> None:
     back = rgb_of(int(drawn.y[40, 50]), int(drawn.u[20, 25]), int(drawn.v[20, 25]), False)
     assert back == pytest.approx(style.filled_colour, abs=2)
     assert style.filled_colour != style.colour
-    comet = [draw(picture, None, [point(0, (20, 40)), point(1, (70, 40), filled=f)], Style("comet", 9)) for f in (0, 1)]
+    comet = [draw(picture, None, [point(0, (20, 40)), point(6, (70, 40), filled=f)], Style("comet", 9)) for f in (0, 1)]
     assert abs(int(comet[0].v[20, 22]) - int(comet[1].v[20, 22])) > 30
 
 

@@ -32,12 +32,12 @@ def test_models_lists_what_is_bundled() -> None:
 
 
 def test_synth(tmp_path: Path) -> None:
-    out = tmp_path / "s.mp4"
+    out = tmp_path / "new" / "s.mp4"  # in a folder that is not there yet
     told = json.loads(
         run("synth", out, "--seconds", "0.5", "--size", "320x180", "--fps", "30000/1001", "--json").stdout
     )
     assert told["frames"] == 15
-    assert len(rallytrace.read_labels(tmp_path / "s_ball.csv")) == 15
+    assert len(rallytrace.read_labels(tmp_path / "new" / "s_ball.csv")) == 15
     assert_one_clear_line(run("synth", out), "exists already", "--overwrite")
     assert_one_clear_line(run("synth", tmp_path / "t.mp4", "--size", "big"), "'big'", "1280x720")
     assert_one_clear_line(run("synth", tmp_path / "t.mp4", "--fps", "1/0"), "1/0")

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rallytrace.errors import InputError
+from rallytrace.trajectory import MAX_SPEED
 from rallytrace.types import XY, BallPoint, Image, PointSource, Yuv
 
 Floats: TypeAlias = NDArray[np.float32]
@@ -159,11 +160,19 @@ def yuv_colour(rgb: RGB, full_range: bool) -> tuple[float, float, float]:
     return 16 + 219 * luma, 128 + 224 * u, 128 + 224 * v
 
 
-def _trail_marks(points: Sequence[BallPoint], now_s: float, style: Style, radius_px: float) -> dict[RGB, list[Mark]]:
-    """One capsule per step between neighbours that both have a ball, thinner and fainter with age, by colour."""
+def _trail_marks(
+    points: Sequence[BallPoint], style: Style, radius_px: float, max_speed_px_s: float
+) -> dict[RGB, list[Mark]]:
+    """One capsule per step between neighbours that both have a ball, thinner and fainter with age, by colour.
+
+    A step that no ball could make is left out: it joins two detections of different things.
+    """
+    now_s = points[-1].pts_s
     marks: dict[RGB, list[Mark]] = {}
     for old, new in itertools.pairwise(points):
         if old.xy is None or new.xy is None or now_s - old.pts_s > style.trail_s:
+            continue
+        if math.dist(old.xy, new.xy) > max_speed_px_s * (new.pts_s - old.pts_s):
             continue
         fresh_old, fresh_new = (1 - max(0.0, now_s - p.pts_s) / max(style.trail_s, 1e-9) for p in (old, new))
         radii = tuple(radius_px * (0.1 + 0.5 * f) for f in (fresh_old, fresh_new))
@@ -194,7 +203,7 @@ def draw(picture: Yuv, point: BallPoint | None, trail: Sequence[BallPoint], styl
     layers: list[tuple[RGB, list[Mark]]] = []
     points = [*trail, point] if point else list(trail)
     if style.kind == "comet" and points:
-        layers += _trail_marks(points, points[-1].pts_s, style, radius_px).items()
+        layers += _trail_marks(points, style, radius_px, MAX_SPEED * math.hypot(w, h)).items()
     if point and point.xy:
         layers += _head_layers(style.kind, point.xy, radius_px, _colour(point, style))
     out = Yuv(picture.y.copy(), picture.u.copy(), picture.v.copy(), picture.full_range)

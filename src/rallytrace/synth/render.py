@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from rallytrace.annotate import RGB, Shape, disc, ring
+from rallytrace.files import make_folder
 from rallytrace.labels import write_labels
 from rallytrace.synth.court import BALL_M, SPORTS, Camera, Floats, RallyOptions, place_camera
 from rallytrace.synth.flight import Rally, at, play
@@ -231,6 +232,7 @@ def make_clip(path: Path | str, options: RallyOptions) -> list[BallLabel]:
     Raises OutputError where either cannot be written.
     """
     path = Path(path)
+    make_folder(path.parent)
     labels = []
     with VideoWriter(path, options.wh, options.fps) as writer:
         for image, label in render_rally(options):

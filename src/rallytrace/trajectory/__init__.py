@@ -5,6 +5,6 @@
 """
 
 from rallytrace.trajectory.columns import COLUMNS, CsvWriter, Trajectory, format_time
-from rallytrace.trajectory.linker import Linker, link
+from rallytrace.trajectory.linker import MAX_SPEED, Linker, link
 
-__all__ = ["COLUMNS", "CsvWriter", "Linker", "Trajectory", "format_time", "link"]
+__all__ = ["COLUMNS", "MAX_SPEED", "CsvWriter", "Linker", "Trajectory", "format_time", "link"]
