@@ -320,9 +320,12 @@ def test_a_clip_and_its_labels_come_back(tmp_path: Path) -> None:
 
 
 def test_a_clip_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(OutputError):
-        make_clip(tmp_path / "missing" / "rally.mp4", replace(SMALL, seconds=0.1))
-    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").touch()
+    (tmp_path / "rally.mp4").mkdir()
+    for path in (tmp_path / "file" / "rally.mp4", tmp_path / "rally.mp4"):
+        with pytest.raises(OutputError):
+            make_clip(path, replace(SMALL, seconds=0.1))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "rally.mp4"]
 
 
 @pytest.mark.parametrize(
