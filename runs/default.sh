@@ -4,7 +4,7 @@
 #   DATA=path/to/badminton OUT=runs/out bash runs/default.sh
 #
 # DATA holds the clips, their <clip>_ball.csv and index.csv with a train and a val split (docs/guide.md). Two stages: a
-# short one at 512x288, where a step sees more of the picture, then 768x432 from its weights. About 35 and 75 minutes on
+# short one at 512x288, where a step sees more of the picture, then 768x432 from its weights. It took 36 and 64 minutes on
 # one core with bf16 (PRECISION=fp32 where the CPU has none: about twice as long). Interrupted, run it again: it resumes.
 # With several GPUs: LAUNCH="torchrun --nproc-per-node 4 -m rallytrace" PRECISION=auto.
 set -euo pipefail

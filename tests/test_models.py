@@ -83,12 +83,6 @@ def test_parameters(name: str, changes: dict[str, object], channels: int) -> Non
     assert logits.shape == (1, spec.outputs, 32 // spec.stride, 32 // spec.stride)
 
 
-def test_each_output_speaks_of_its_own_frame_at_birth_of_rgb_channels() -> None:
-    """Channels are frame by frame, R G B each: the first convolution must see three per picture."""
-    spec = get_spec("tracknet_v2")
-    assert spec.channels == 9
-
-
 def test_spec_json_round_trip() -> None:
     for spec in MODELS.values():
         assert ModelSpec.from_json(spec.to_json()) == spec
