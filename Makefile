@@ -17,7 +17,7 @@ $(VENV)/.core: $(BIN)/pip pyproject.toml constraints.txt
 # What a developer gets. torch first and pinned: an open range would pull gigabytes of CUDA.
 $(VENV)/.dev: $(VENV)/.core
 	$(INSTALL) "$$(grep '^torch==' constraints.txt)"
-	$(INSTALL) --editable '.[train,openvino,dev]'
+	$(INSTALL) --editable '.[train,label,postgresql,serve,openvino,dev]'
 	touch $@
 
 demo: $(VENV)/.core

@@ -1,0 +1,51 @@
+"""The command line: one function per verb, each a thin call of a public Python function."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, NoReturn
+
+import typer
+
+from rallytrace import __version__
+from rallytrace.cli import learn, video
+from rallytrace.cli.common import app, complain
+from rallytrace.errors import MissingDependency, RallytraceError
+
+__all__ = ["app", "learn", "main", "video"]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> NoReturn:
+    """Run the command line. Errors are one line on standard error; the exit code is 1, 2 for usage, 130 for Ctrl-C."""
+    as_json = "--json" in sys.argv
+    try:
+        app()
+    except SystemExit as done:
+        if done.code == 130:  # what Typer makes of Ctrl-C
+            print("interrupted: nothing half-written is left", file=sys.stderr)
+        raise
+    except RallytraceError as error:
+        complain(error, as_json)
+        sys.exit(1)
+    except ImportError as error:
+        name = (error.name or "").partition(".")[0]
+        if name not in ("torch", "onnx", "onnxscript", "tensorboard"):
+            raise
+        complain(MissingDependency(f"this command needs {name}: pip install 'rallytrace[train]'"), as_json)
+        sys.exit(1)
+    sys.exit(0)

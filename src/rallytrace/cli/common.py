@@ -1,0 +1,84 @@
+"""What the verbs share: the app, common options, progress, JSON lines, errors."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+from rallytrace.errors import InputError
+from rallytrace.labels import load_clips
+from rallytrace.types import Clip
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Sports broadcast video to ball trajectories. `rallytrace COMMAND --help` explains each command.",
+)
+notes = Console(stderr=True)
+
+Json = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON lines on standard output.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that exist.")]
+Model = Annotated[str, typer.Option("--model", help="A bundled network, an .onnx file, or a checkpoint folder.")]
+Threads = Annotated[Optional[int], typer.Option("--threads", min=1, help="CPU threads of the network; default all.")]  # noqa: UP045
+
+
+class DeviceName(StrEnum):
+    """Choices of --device."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+    openvino = "openvino"
+
+
+Device = Annotated[DeviceName, typer.Option("--device", help="Where the network runs.")]
+
+
+def parse_wh(text: str) -> tuple[int, int]:
+    """'1280x720' -> (1280, 720). Raises InputError."""
+    found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text.lower())
+    if not found:
+        raise InputError(f"--size {text!r}: expected width x height in pixels, such as 1280x720")
+    return int(found[1]), int(found[2])
+
+
+def load_folders(folders: list[Path]) -> list[Clip]:
+    """The labelled clips of all folders."""
+    return [clip for folder in folders for clip in load_clips(folder)]
+
+
+def print_json(values: dict[str, Any]) -> None:
+    """One JSON line on standard output."""
+    print(json.dumps(values, default=str), flush=True)
+
+
+@contextmanager
+def progress_bar(label: str, *, quiet: bool) -> Iterator[Any]:
+    """Yields bar(done, total, note). On standard error, so that standard output stays clean for pipes."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"))
+    with Progress(*columns, TimeRemainingColumn(), console=notes, transient=True, disable=quiet) as progress:
+        task = progress.add_task(label, total=None, note="")
+
+        def update(done: int, total: int | None, note: str) -> None:
+            progress.update(task, completed=done, total=total, note=note)
+
+        yield update
+
+
+def complain(error: Exception, as_json: bool) -> None:
+    """One line on standard error, and with --json one on standard output."""
+    message = " ".join(str(error).split())
+    if as_json:
+        print_json({"error": message})
+    print(f"error: {message}", file=sys.stderr)

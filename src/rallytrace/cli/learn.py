@@ -1,0 +1,180 @@
+"""models, eval, train and export: networks and their figures."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from rallytrace.cli.common import (
+    Device,
+    DeviceName,
+    Json,
+    Overwrite,
+    Threads,
+    app,
+    load_folders,
+    parse_wh,
+    print_json,
+    progress_bar,
+)
+from rallytrace.errors import InputError, OutputError
+from rallytrace.evaluate import Report, evaluate_clips, write_report
+from rallytrace.runtime import DEFAULT_MODEL, bundled, load_network
+
+
+@app.command("models")
+def models_command(as_json: Json = False) -> None:
+    """List the bundled networks."""
+    for name, path in bundled().items():
+        card = path.with_suffix(".md")
+        about = card.read_text().splitlines()[2] if card.exists() else ""
+        size = path.stat().st_size / 2**20
+        if as_json:
+            print_json({"name": name, "path": path, "mib": round(size, 2), "about": about})
+        else:
+            print(f"{name}{' (default)' if name == DEFAULT_MODEL else ''}  {size:.1f} MiB  {about}\n  {path}")
+
+
+@app.command("eval")
+def eval_command(
+    data: Annotated[list[Path], typer.Option("--data", help="Folder of labelled clips (index.csv).")],
+    weights: Annotated[str, typer.Option("--weights", help="A bundled network, .onnx or checkpoint.")] = DEFAULT_MODEL,
+    split: Annotated[str, typer.Option(help="Which split of the data; 'all' for every clip.")] = "val",
+    out: Annotated[Optional[Path], typer.Option("--out", help="Folder for report.json and report.html.")] = None,  # noqa: UP045
+    device: Device = DeviceName.auto,
+    threads: Threads = None,
+    threshold: Annotated[float, typer.Option(min=0.01, max=0.99)] = 0.5,
+    overlap: Annotated[int, typer.Option(min=1)] = 1,
+    fill: Annotated[int, typer.Option(min=0, help="Score with gap filling of up to this many frames.")] = 0,
+    reject: Annotated[bool, typer.Option("--reject", help="Score with outlier rejection.")] = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Score a network on labelled clips with the field's metrics."""
+    if out and (out / "report.json").exists() and not overwrite:
+        raise OutputError(f"{out / 'report.json'} exists already: use --overwrite, or another --out folder")
+    clips = load_folders(data)
+    chosen = [clip for clip in clips if split in (clip.split, "all")]
+    if not chosen:
+        raise InputError(f"no clip of split {split!r} in {data}: it has {sorted({clip.split for clip in clips})}")
+    network = load_network(weights, device=device.value, threads=threads)
+    with progress_bar("evaluate", quiet=as_json) as bar:
+        report = evaluate_clips(
+            network,
+            chosen,
+            threshold=threshold,
+            overlap=overlap,
+            fill=fill,
+            reject=reject,
+            on_clip=lambda done: bar(done, len(chosen), ""),
+        )
+    if out:
+        write_report(report, out)
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        Console(width=None if sys.stdout.isatty() else 120).print(_score_table(report))
+        if report.total.n_unlabelled:
+            print(f"  {report.total.n_unlabelled} frames have no label and were not scored")
+        if out:
+            print(f"  {out / 'report.html'}\n  {out / 'report.json'}")
+
+
+def _score_table(report: Report) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    columns = ("", "within px", "TP", "FP1", "FP2", "TN", "FN", "prec.", "recall", "F1", "acc.", "median", "p95 px")
+    for name in columns:
+        table.add_column(name, justify="left" if name in ("", "within px") else "right", no_wrap=True)
+    for clip, *row in report.rows():
+        ratios = [f"{value:.3f}" if isinstance(value, float) else "-" if value is None else str(value) for value in row]
+        table.add_row(str(clip), *ratios)
+    return table
+
+
+@app.command("train")
+def train_command(
+    data: Annotated[list[Path], typer.Option("--data", help="Folder of labelled clips with a train and a val split.")],
+    out: Annotated[Path, typer.Option("--out", help="The run's folder; an existing run is resumed.")],
+    model: Annotated[str, typer.Option("--model", help="A network of the registry.")] = "rallynet",
+    init: Annotated[Optional[Path], typer.Option(help="A checkpoint to start from, for fine-tuning.")] = None,  # noqa: UP045
+    steps: Annotated[int, typer.Option(min=1)] = 12_000,
+    batch: Annotated[int, typer.Option(min=1, help="Windows per step.")] = 24,
+    lr: Annotated[float, typer.Option(min=1e-7, max=1.0)] = 2e-3,
+    loss: Annotated[str, typer.Option(help="focal or wbce.")] = "focal",
+    mixup: Annotated[float, typer.Option(min=0, max=1, help="Share of batches that are blended.")] = 0.0,
+    frames: Annotated[Optional[int], typer.Option(min=1, help="Pictures in a window.")] = None,  # noqa: UP045
+    size: Annotated[Optional[str], typer.Option(help="Input width x height.")] = None,  # noqa: UP045
+    sigma: Annotated[Optional[float], typer.Option(min=0.1, help="Of the Gaussian target, in model px.")] = None,  # noqa: UP045
+    colour: Annotated[Optional[str], typer.Option(help="grey or rgb.")] = None,  # noqa: UP045
+    precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
+    device: Device = DeviceName.auto,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of the training step.")] = 1,
+    workers: Annotated[int, typer.Option(min=0, help="Loader processes.")] = 1,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    val_every: Annotated[int, typer.Option(min=1)] = 1000,
+    save_every: Annotated[int, typer.Option(min=1)] = 200,
+    log_every: Annotated[int, typer.Option(min=1)] = 50,
+    patience: Annotated[int, typer.Option(min=0, help="Validations without progress before stopping.")] = 0,
+    cache: Annotated[Optional[Path], typer.Option(help="Folder for decoded frames.")] = None,  # noqa: UP045
+    as_json: Json = False,
+) -> None:
+    """Train a network; run the same command again to resume after an interruption."""
+    import torch
+
+    from rallytrace.models import get_spec
+    from rallytrace.train import TrainOptions, train
+
+    torch.set_num_threads(threads)
+    asked = {"frames": frames, "size_wh": size and parse_wh(size), "sigma_px": sigma, "colour": colour}
+    spec = get_spec(model, **{name: value for name, value in asked.items() if value is not None})
+    options = TrainOptions(
+        steps=steps,
+        batch=batch,
+        lr=lr,
+        loss=loss,  # type: ignore[arg-type]  # checked by TrainOptions
+        mixup=mixup,
+        precision=precision,  # type: ignore[arg-type]
+        device=device.value,  # type: ignore[arg-type]
+        workers=workers,
+        seed=seed,
+        val_every=val_every,
+        save_every=save_every,
+        log_every=log_every,
+        patience=patience,
+    )
+
+    def say(step: int, values: dict[str, float]) -> None:
+        if as_json:
+            print_json({"step": step, **values})
+        else:
+            print(f"step {step}/{steps}  " + "  ".join(f"{k} {v:.4g}" for k, v in values.items()), flush=True)
+
+    # Weights travel: the command is kept without the folders of the machine that it ran on.
+    command = " ".join(["rallytrace", *(Path(word).name if "/" in word else word for word in sys.argv[1:])])
+    provenance = {"command": command, "data": [folder.name for folder in data]}
+    best = train(load_folders(data), spec, out, options, init=init, cache=cache, provenance=provenance, on_step=say)
+    print(json.dumps({"best": str(best)}) if as_json else f"best checkpoint: {best}")
+
+
+@app.command("export")
+def export_command(
+    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint folder, such as run/best.")],
+    out: Annotated[Path, typer.Option("--out", help="The .onnx file to write.")],
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Write a checkpoint as an .onnx file, which runs without torch."""
+    if out.exists() and not overwrite:
+        raise OutputError(f"{out} exists already: use --overwrite, or another name")
+    from rallytrace.runtime.export import export
+
+    export(checkpoint, out)
+    size = out.stat().st_size / 2**20
+    print(json.dumps({"onnx": str(out), "mib": size}) if as_json else f"{out} ({size:.1f} MiB)")

@@ -1,0 +1,191 @@
+"""track and synth: videos in, videos out."""
+
+from __future__ import annotations
+
+import dataclasses
+import glob
+import signal
+import threading
+from enum import StrEnum
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rallytrace import track, video
+from rallytrace.annotate import Style
+from rallytrace.cli.common import (
+    Device,
+    DeviceName,
+    Json,
+    Model,
+    Overwrite,
+    Threads,
+    app,
+    complain,
+    notes,
+    parse_wh,
+    print_json,
+    progress_bar,
+)
+from rallytrace.errors import InputError, OutputError, RallytraceError
+from rallytrace.labels import VIDEO_SUFFIXES
+from rallytrace.runtime import DEFAULT_MODEL, load_network
+from rallytrace.synth import RallyOptions, make_clip
+
+
+class StyleName(StrEnum):
+    """Choices of --style."""
+
+    comet = "comet"
+    dot = "dot"
+    ring = "ring"
+
+
+class Sport(StrEnum):
+    """Choices of --sport."""
+
+    badminton = "badminton"
+    tennis = "tennis"
+
+
+@app.command("track")
+def track_command(
+    sources: Annotated[list[str], typer.Argument(help="Videos, folders, globs, URLs, or a camera (camera:0).")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the results.")] = Path("."),
+    model: Model = DEFAULT_MODEL,
+    device: Device = DeviceName.auto,
+    threads: Threads = None,
+    threshold: Annotated[float, typer.Option(min=0.01, max=0.99, help="Weaker detections are no ball.")] = 0.5,
+    overlap: Annotated[int, typer.Option(min=1, help="Windows that see each frame: more is slower and better.")] = 1,
+    fill: Annotated[int, typer.Option(min=0, help="Interpolate gaps of up to this many frames.")] = track.FILL,
+    no_video: Annotated[bool, typer.Option("--no-video", help="Write the CSV only.")] = False,
+    style: Annotated[StyleName, typer.Option(help="How the ball is drawn.")] = StyleName.comet,
+    trail: Annotated[float, typer.Option(min=0, max=10, help="Seconds of path behind the ball.")] = 0.5,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Track the ball: writes <name>.csv and <name>.tracked.mp4 for each video."""
+    found = _expand(sources)
+    _check_outputs(found, out, draw_video=not no_video, overwrite=overwrite)
+    network = load_network(model, device=device.value, threads=threads)
+    stop = _stop_on_ctrl_c()
+    failed = 0
+    for source in found:
+        try:
+            with progress_bar(Path(source).name, quiet=as_json) as bar:
+                result = track.track_video(
+                    source,
+                    out,
+                    network=network,
+                    draw_video=not no_video,
+                    threshold=threshold,
+                    overlap=overlap,
+                    fill=fill,
+                    style=Style(kind=style.value, trail_s=trail),
+                    overwrite=overwrite,
+                    on_progress=lambda p: bar(p.frames_done, p.frames_total, f"{p.frames_done / p.elapsed_s:.0f} fps"),
+                    stop=stop,
+                )
+        except RallytraceError as error:
+            if len(found) == 1:
+                raise
+            failed += 1
+            complain(error, as_json)
+            continue
+        _say_tracked(result, as_json)
+    if failed:
+        raise InputError(f"{failed} of {len(found)} videos could not be tracked (see above)")
+
+
+def _stop_on_ctrl_c() -> threading.Event:
+    """The first Ctrl-C asks for a clean end, the second one does not ask."""
+    stop = threading.Event()
+
+    def ask(*_: object) -> None:
+        stop.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    signal.signal(signal.SIGINT, ask)
+    return stop
+
+
+def _say_tracked(result: track.TrackResult, as_json: bool) -> None:
+    for problem in result.problems:
+        notes.print(f"[yellow]warning:[/] {result.source}: {problem}", highlight=False, soft_wrap=True)
+    if as_json:
+        print_json({**dataclasses.asdict(result), "fps": result.frames / result.elapsed_s})
+        return
+    print(
+        f"{result.source}: ball found in {result.found} of {result.frames} frames, {result.filled} more interpolated "
+        f"({result.frames / result.elapsed_s:.0f} frames/s)"
+    )
+    for path in (result.csv, result.video):
+        if path:
+            print(f"  {path}")
+
+
+def _expand(sources: list[str]) -> list[str]:
+    """Folders become their videos (a folder of numbered images stays one source), globs their matches."""
+    found: list[str] = []
+    for source in sources:
+        path = Path(source)
+        if path.is_dir():
+            inside = sorted(str(p) for p in path.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES)
+            if not inside and not any(p.suffix.lower() in video.PICTURE_SUFFIXES for p in path.iterdir()):
+                raise InputError(f"folder {source} holds no video and no images: expected {_suffixes()}")
+            found += inside or [source]
+        elif not path.exists() and glob.has_magic(source) and "://" not in source:
+            matches = sorted(glob.glob(source, recursive=True))
+            if not matches:
+                raise InputError(f"no file matches {source!r}: check the pattern")
+            found += matches
+        else:
+            found.append(source)
+    return list(dict.fromkeys(found))
+
+
+def _suffixes() -> str:
+    return "files such as " + ", ".join(VIDEO_SUFFIXES)
+
+
+def _check_outputs(sources: list[str], out: Path, *, draw_video: bool, overwrite: bool) -> None:
+    """Before any work: no result is overwritten unasked, and no two sources share one."""
+    owner: dict[Path, str] = {}
+    for source in sources:
+        csv, drawn = track.output_paths(source, out)
+        for path in (csv, drawn) if draw_video else (csv,):
+            if path in owner:
+                raise OutputError(f"{owner[path]} and {source} would both be written to {path}: use two --out folders")
+            owner[path] = source
+            if path.exists() and not overwrite:
+                raise OutputError(f"{path} exists already: use --overwrite, or another --out folder")
+
+
+@app.command("synth")
+def synth_command(
+    out: Annotated[Path, typer.Argument(help="The .mp4 to write; its labels go beside it.")],
+    sport: Annotated[Sport, typer.Option(help="Court and ball.")] = Sport.badminton,
+    seconds: Annotated[float, typer.Option(min=0.1, max=3600)] = 5.0,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    size: Annotated[str, typer.Option(help="Width x height in pixels.")] = "1280x720",
+    fps: Annotated[str, typer.Option(help="Frames per second, also as a fraction: 30000/1001.")] = "30",
+    repeats: Annotated[bool, typer.Option("--repeats", help="Repeat every sixth frame, as 25 -> 30 fps does.")] = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Make a synthetic rally: an .mp4 and its exact labels, <name>_ball.csv."""
+    try:
+        rate = Fraction(fps)
+    except (ValueError, ZeroDivisionError):
+        raise InputError(f"--fps {fps!r}: expected frames per second, such as 30 or 30000/1001") from None
+    if out.exists() and not overwrite:
+        raise OutputError(f"{out} exists already: use --overwrite, or another name")
+    options = RallyOptions(sport=sport.value, wh=parse_wh(size), fps=rate, seconds=seconds, seed=seed, repeats=repeats)
+    labels = make_clip(out, options)
+    visible = sum(label.xy is not None for label in labels)
+    if as_json:
+        print_json({"video": out, "frames": len(labels), "visible": visible})
+    else:
+        print(f"{out}: {len(labels)} frames, ball visible in {visible}")
