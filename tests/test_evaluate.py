@@ -132,3 +132,17 @@ def test_nothing_to_evaluate_and_nowhere_to_write(rally: Clip, tmp_path: Path) -
 def test_frames_are_typed() -> None:
     with pytest.raises(ValueError, match="uint8"):
         Frame(0, 0.0, np.zeros((4, 4), np.float32))  # type: ignore[arg-type]
+
+
+def test_recall_is_told_by_speed_and_contrast(rally: Clip) -> None:
+    report = evaluate_clips(Brightest(), [rally], threshold=0.3)
+    visible = sum(label.xy is not None and label.visibility != 3 for label in rally.labels.values())
+    buckets = next(iter(report.total.by_contrast.values()))
+    assert sum(counts.total for counts in buckets) == visible
+    assert [line.split(" within ")[0].split(" (")[0] for line in report.recall_lines()] == [
+        "recall by speed",
+        "recall by speed",
+        "recall by contrast",
+        "recall by contrast",
+    ]
+    assert report.to_dict()["total"]["recall_by_contrast"]["4@288"].keys() == {"low", "middle", "high"}

@@ -9,7 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rallytrace.evaluate import ClipScore, Counts, Outcome, Tolerance, classify, is_visible, score_clip
+from rallytrace.evaluate import (
+    ClipScore,
+    Counts,
+    Outcome,
+    Tolerance,
+    ball_contrast,
+    classify,
+    is_visible,
+    score_clip,
+)
 from rallytrace.types import XY, BallLabel, BallPoint, PointSource, Visibility
 
 AT_288, AT_SOURCE = Tolerance(4, 288), Tolerance(4, None)
@@ -190,3 +199,22 @@ def test_parity_with_the_formulas(pairs: list[tuple[XY | None, XY | None]], limi
             assert got is None or (name == "f1" and got == 0)
         else:
             assert got == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("xy", [(20.0, 15.0), (0.0, 0.0), (39.0, 29.0), (20.4, 14.6)])
+@pytest.mark.parametrize(("ball", "ground", "expected"), [(200, 150, 50), (150, 200, 50), (90, 90, 0)])
+def test_contrast_is_the_step_from_ground_to_ball(xy: XY, ball: int, ground: int, expected: int) -> None:
+    """Bright on dark and dark on bright, also in the corners of the picture, where the window is cut."""
+    image = np.full((30, 40), ground, np.uint8)
+    x, y = round(xy[0]), round(xy[1])
+    image[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2] = ball
+    assert ball_contrast(image, xy) == expected
+    assert ball_contrast(np.stack([image] * 3, axis=2), xy) == expected
+
+
+def test_recall_by_contrast() -> None:
+    labels = {i: label(i, (100, 100)) for i in range(4)}
+    points = [point(0, (100, 100)), point(1, None), point(2, (100, 100)), point(3, (500, 100))]
+    score = score_clip(labels, points, HD, contrasts={0: 9.9, 1: 10.0, 2: 30.0, 3: 200.0, 9: 50.0})
+    assert score.by_contrast[AT_288] == (Counts(tp=1), Counts(fn=1), Counts(tp=1, fp1=1))
+    assert (score + score).by_contrast[AT_288][2] == Counts(tp=2, fp1=2)

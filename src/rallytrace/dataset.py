@@ -126,14 +126,14 @@ class Augmentation:
 
     crop_wh: tuple[int, int] | None = (256, 160)  # None: whole pictures
     on_ball: float = 0.7  # share of crops that hold a ball
-    scale: tuple[float, float] = (0.75, 1.33)
+    scale: tuple[float, float] = (0.6, 1.5)
     flip: float = 0.5
     reverse: float = 0.5  # play the window backwards
     repeat: float = 0.1  # a picture repeats the one before, as in 25 -> 30 fps broadcasts that slip through
-    gain: float = 0.25  # contrast, brightness and gamma, relative
-    noise: float = 4.0  # grey levels, standard deviation at most
-    blur: float = 0.1
-    jpeg: float = 0.1
+    gain: float = 0.35  # contrast, brightness and gamma, relative
+    noise: float = 6.0  # grey levels, standard deviation at most
+    blur: float = 0.15
+    jpeg: float = 0.15
 
 
 NO_AUGMENTATION = Augmentation(None, 0, (1, 1), 0, 0, 0, 0, 0, 0, 0)

@@ -81,6 +81,7 @@ def eval_command(
         print_json(report.to_dict())
     else:
         Console(width=None if sys.stdout.isatty() else 120).print(_score_table(report))
+        print("\n".join(f"  {line}" for line in report.recall_lines()))
         if report.total.n_unlabelled:
             print(f"  {report.total.n_unlabelled} frames have no label and were not scored")
         if out:

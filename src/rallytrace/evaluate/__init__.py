@@ -1,12 +1,14 @@
 """How good a trajectory is, by the field's metrics."""
 
 from rallytrace.evaluate.metrics import (
+    CONTRAST_EDGES,
     SPEED_EDGES_PX,
     TOLERANCES,
     ClipScore,
     Counts,
     Outcome,
     Tolerance,
+    ball_contrast,
     classify,
     is_visible,
     score_clip,
@@ -15,6 +17,7 @@ from rallytrace.evaluate.report import contact_sheet, sample_sheet, write_report
 from rallytrace.evaluate.run import ClipReport, Report, evaluate_clips
 
 __all__ = [
+    "CONTRAST_EDGES",
     "SPEED_EDGES_PX",
     "TOLERANCES",
     "ClipReport",
@@ -23,6 +26,7 @@ __all__ = [
     "Outcome",
     "Report",
     "Tolerance",
+    "ball_contrast",
     "classify",
     "contact_sheet",
     "evaluate_clips",

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from rallytrace.types import XY, BallLabel, BallPoint, Visibility
 
 SPEED_EDGES_PX = (2.0, 8.0)  # of a picture 512 px wide, per frame: slow, middle, fast
+CONTRAST_EDGES = (10.0, 30.0)  # grey levels between the ball and what surrounds it: low, middle, high
 
 
 class Outcome(StrEnum):
@@ -125,12 +126,14 @@ class ClipScore:
     """What the labels of a clip say about its points. Scores of clips add up to the score of a match or of all.
 
     counts: by tolerance. by_speed: by tolerance, the counts of visible frames with a known speed, one per bucket
-    between SPEED_EDGES_PX. errors_px: float64 (n,), source px, of the frames where a visible ball was found, however
-    far off. n_unlabelled: points that no label speaks for. n_missing: labels beyond the points; counted as not found.
+    between SPEED_EDGES_PX; by_contrast likewise, between CONTRAST_EDGES. errors_px: float64 (n,), source px, of the
+    frames where a visible ball was found, however far off. n_unlabelled: points that no label speaks for. n_missing:
+    labels beyond the points; counted as not found.
     """
 
     counts: dict[Tolerance, Counts]
     by_speed: dict[Tolerance, tuple[Counts, ...]]
+    by_contrast: dict[Tolerance, tuple[Counts, ...]]
     errors_px: NDArray[np.float64]
     n_unlabelled: int = 0
     n_missing: int = 0
@@ -140,7 +143,8 @@ class ClipScore:
             raise ValueError(f"scores have other tolerances: {[*map(str, self.counts)]}, {[*map(str, other.counts)]}")
         return ClipScore(
             {t: n + other.counts[t] for t, n in self.counts.items()},
-            {t: tuple(a + b for a, b in zip(n, other.by_speed[t], strict=True)) for t, n in self.by_speed.items()},
+            _add_buckets(self.by_speed, other.by_speed),
+            _add_buckets(self.by_contrast, other.by_contrast),
             np.concatenate([self.errors_px, other.errors_px]),
             self.n_unlabelled + other.n_unlabelled,
             self.n_missing + other.n_missing,
@@ -162,6 +166,27 @@ class ClipScore:
         return f"ClipScore({counts}, errors_px={self.errors_px.shape})"
 
 
+def _add_buckets(
+    one: dict[Tolerance, tuple[Counts, ...]], other: dict[Tolerance, tuple[Counts, ...]]
+) -> dict[Tolerance, tuple[Counts, ...]]:
+    return {t: tuple(a + b for a, b in zip(n, other[t], strict=True)) for t, n in one.items()}
+
+
+def ball_contrast(image: NDArray[np.uint8], xy: XY) -> float:
+    """Grey levels by which the 3x3 pixels at `xy` differ from the median of the ring 5 to 8 px around it.
+
+    image: uint8 (h, w[, 3]), xy in its pixels. The size of the picture matters: compare within one network only.
+    """
+    grey = image if image.ndim == 2 else image.mean(axis=2)
+    h, w = grey.shape
+    x, y = min(max(round(xy[0]), 0), w - 1), min(max(round(xy[1]), 0), h - 1)
+    top, left = max(y - 8, 0), max(x - 8, 0)
+    around = grey[top : y + 9, left : x + 9].astype(np.float64)
+    rows, columns = np.ogrid[: around.shape[0], : around.shape[1]]
+    distance = np.maximum(abs(rows - (y - top)), abs(columns - (x - left)))
+    return abs(float(around[distance <= 1].mean()) - float(np.median(around[distance >= 5])))
+
+
 def score_clip(
     labels: Mapping[int, BallLabel],
     points: Iterable[BallPoint],
@@ -169,10 +194,12 @@ def score_clip(
     *,
     tolerances: Iterable[Tolerance] = TOLERANCES,
     count_occluded: bool = False,
+    contrasts: Mapping[int, float] | None = None,
 ) -> ClipScore:
     """Compares the points of a clip with its labels; frames without a label are never counted.
 
     source_wh: size of the picture that both are pixels of. A label without a point counts as "no ball found".
+    contrasts: `ball_contrast` of visible frames, where it is known.
     Raises ValueError where two points are of one frame.
     """
     found: dict[int, XY | None] = {}
@@ -181,9 +208,11 @@ def score_clip(
             raise ValueError(f"expected one point a frame, got two of frame {point.frame}")
         found[point.frame] = point.xy
     visible = {frame: xy for frame, label in labels.items() if (xy := _asked(label, count_occluded)) is not None}
-    buckets = {frame: _speed_bucket(visible, frame, source_wh[0]) for frame in visible}
+    speeds = {frame: _speed_px(visible, frame, source_wh[0]) for frame in visible}
+    contrast_of = {frame: value for frame, value in (contrasts or {}).items() if frame in visible}
     counts: dict[Tolerance, Counts] = {}
     by_speed: dict[Tolerance, tuple[Counts, ...]] = {}
+    by_contrast: dict[Tolerance, tuple[Counts, ...]] = {}
     for tolerance in tolerances:
         limit_px = tolerance.in_source_px(source_wh)
         outcomes = {
@@ -191,27 +220,33 @@ def score_clip(
             for frame, label in labels.items()
         }
         counts[tolerance] = Counts.of(outcomes.values())
-        by_speed[tolerance] = tuple(
-            Counts.of(outcomes[frame] for frame, bucket in buckets.items() if bucket == wanted)
-            for wanted in range(len(SPEED_EDGES_PX) + 1)
-        )
+        by_speed[tolerance] = _buckets(outcomes, speeds, SPEED_EDGES_PX)
+        by_contrast[tolerance] = _buckets(outcomes, contrast_of, CONTRAST_EDGES)
     errors = [math.dist(xy, hit) for frame, xy in sorted(visible.items()) if (hit := found.get(frame)) is not None]
     n_missing = len(labels.keys() - found.keys())
     n_unlabelled = len(found.keys() - labels.keys())
-    return ClipScore(counts, by_speed, np.array(errors, np.float64), n_unlabelled, n_missing)
+    return ClipScore(counts, by_speed, by_contrast, np.array(errors, np.float64), n_unlabelled, n_missing)
 
 
 def _asked(label: BallLabel, count_occluded: bool) -> XY | None:
     return label.xy if is_visible(label, count_occluded=count_occluded) else None
 
 
-def _speed_bucket(visible: Mapping[int, XY], frame: int, source_w: int) -> int | None:
-    """Which of the buckets between SPEED_EDGES_PX, by the mean step to the labels one frame before and after.
+def _buckets(
+    outcomes: Mapping[int, Outcome], values: Mapping[int, float | None], edges: tuple[float, ...]
+) -> tuple[Counts, ...]:
+    """The counts of the frames whose value lies below the first edge, between edges, and above the last."""
+    bucket_of = {frame: sum(value >= edge for edge in edges) for frame, value in values.items() if value is not None}
+    return tuple(
+        Counts.of(outcomes[frame] for frame, bucket in bucket_of.items() if bucket == wanted)
+        for wanted in range(len(edges) + 1)
+    )
+
+
+def _speed_px(visible: Mapping[int, XY], frame: int, source_w: int) -> float | None:
+    """The mean step to the labels one frame before and after, in px of a picture 512 px wide.
 
     The mean of both, because a frame that repeats the one before has a step of zero. None: no neighbour is visible.
     """
     steps_px = [math.dist(visible[frame], visible[near]) for near in (frame - 1, frame + 1) if near in visible]
-    if not steps_px:
-        return None
-    speed_px = float(np.mean(steps_px)) * 512 / source_w
-    return sum(speed_px >= edge for edge in SPEED_EDGES_PX)
+    return float(np.mean(steps_px)) * 512 / source_w if steps_px else None

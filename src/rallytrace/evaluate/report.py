@@ -47,6 +47,7 @@ def _page(report: Report) -> str:
     parts += [
         "<p>Errors are in pixels of the source; 4@288 is 4 px of a 512x288 picture, 4@source 4 px of the source.</p>"
     ]
+    parts += ["<h2>Recall</h2><p>", "<br>".join(html.escape(line) for line in report.recall_lines()), "</p>"]
     parts += ["<h2>Error of found balls</h2>", _histogram(report.total.errors_px)]
     key = "<span class='key label'>labels</span><span class='key found'>found</span>"
     parts += [f"<h2>Position over time</h2><p>{key}</p>"]

@@ -10,7 +10,16 @@ from typing import Any
 
 from rallytrace import video
 from rallytrace.errors import InputError
-from rallytrace.evaluate.metrics import TOLERANCES, ClipScore, Counts, Tolerance, score_clip
+from rallytrace.evaluate.metrics import (
+    CONTRAST_EDGES,
+    SPEED_EDGES_PX,
+    TOLERANCES,
+    ClipScore,
+    Counts,
+    Tolerance,
+    ball_contrast,
+    score_clip,
+)
 from rallytrace.labels import check_length
 from rallytrace.runtime import Network
 from rallytrace.track import Tracker
@@ -56,6 +65,20 @@ class Report:
                 errors = (score.median_error_px, score.p95_error_px)
                 yield (name, str(tolerance), c.tp, c.fp1, c.fp2, c.tn, c.fn, *ratios, *errors)
 
+    def recall_lines(self) -> list[str]:
+        """The share of visible balls that is found in its place, by speed and by contrast; a line per tolerance."""
+        total, lines = self.total, []
+        slow, fast = SPEED_EDGES_PX
+        low, high = CONTRAST_EDGES
+        for name, buckets_of in (
+            (f"speed (under {slow:g}, to {fast:g}, faster; px of 512 a frame)", total.by_speed),
+            (f"contrast (under {low:g}, to {high:g}, higher; grey levels)", total.by_contrast),
+        ):
+            for tolerance, buckets in buckets_of.items():
+                shares = (f"{c.recall_visible:.3f} of {c.total}" if c.total else "- of 0" for c in buckets)
+                lines.append(f"recall by {name} within {tolerance}: {', '.join(shares)}")
+        return lines
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return {
@@ -73,14 +96,19 @@ def _sum(reports: Sequence[ClipReport]) -> ClipScore:
 def _to_dict(score: ClipScore) -> dict[str, Any]:
     return {
         "tolerances": {str(t): _counts_to_dict(counts) for t, counts in score.counts.items()},
-        "recall_by_speed": {
-            str(t): dict(zip(("slow", "middle", "fast"), (c.recall_visible for c in buckets), strict=True))
-            for t, buckets in score.by_speed.items()
-        },
+        "recall_by_speed": _recalls(score.by_speed, ("slow", "middle", "fast")),
+        "recall_by_contrast": _recalls(score.by_contrast, ("low", "middle", "high")),
         "median_error_px": score.median_error_px,
         "p95_error_px": score.p95_error_px,
         "n_unlabelled": score.n_unlabelled,
         "n_missing": score.n_missing,
+    }
+
+
+def _recalls(buckets_of: dict[Tolerance, tuple[Counts, ...]], names: tuple[str, ...]) -> dict[str, Any]:
+    return {
+        str(t): {name: c.recall_visible for name, c in zip(names, buckets, strict=True)}
+        for t, buckets in buckets_of.items()
     }
 
 
@@ -113,11 +141,19 @@ def evaluate_clips(
             wh = reader.info.wh
             tracker = Tracker(network, wh, threshold=threshold, overlap=overlap)
             reader.give(wh=tracker.transform.content_wh, colour=tracker.colour)
-            points = [point for frame in reader for point in tracker.push(frame)] + tracker.flush()
+            points: list[BallPoint] = []
+            contrasts: dict[int, float] = {}
+            for frame in reader:
+                label = clip.labels.get(frame.index)
+                if label is not None and label.xy is not None:
+                    contrasts[frame.index] = ball_contrast(frame.image, tracker.transform.to_model(label.xy))
+                points += tracker.push(frame)
+            points += tracker.flush()
         check_length(clip, len(points))
         if fill or reject:
             points = list(link(points, wh, fill=fill, reject=reject))
-        reports.append(ClipReport(clip, wh, tuple(points), score_clip(clip.labels, points, wh, tolerances=tolerances)))
+        score = score_clip(clip.labels, points, wh, tolerances=tolerances, contrasts=contrasts)
+        reports.append(ClipReport(clip, wh, tuple(points), score))
         if on_clip:
             on_clip(len(reports))
     settings = {
