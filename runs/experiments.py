@@ -3,9 +3,9 @@
     python runs/experiments.py DATA OUT [NAME ...]
 
 DATA is a folder of labelled clips with a train and a val split. Each result is one line of OUT/results.jsonl: val F1 at
-4 px of 512x288 and of the source, CPU-ms per frame (onnxruntime, one thread), CPU minutes of training. What is there already
-is not run again, so the script can be stopped at any time. The base is narrow and short on purpose: 1,200 steps of 24
-crops, 512x288, widths 16/32/64/96. Differences under a point need the second seed (`base_seed1`) for comparison.
+4 px of 512x288 and of the source, CPU-ms per frame (onnxruntime, one thread), CPU minutes of training. What is there
+already is not run again, so the script can be stopped at any time. The base is narrow and short on purpose: 1,200 steps
+of 24 crops, 512x288, widths 16/32/64/96. Differences under a point need the second seed (`base_seed1`) for comparison.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from rallytrace.types import Clip
 BASE = {"size_wh": (512, 288), "widths": (16, 32, 64, 96)}
 OPTIONS = TrainOptions(steps=1200, val_every=1200, precision="bf16", ema=0.995)
 
-AUGMENTATION = Augmentation(scale=(0.75, 1.33), gain=0.25, noise=4.0, blur=0.1, jpeg=0.1)
+AUGMENTATION = Augmentation(scale=(0.75, 1.33), gain=0.25, noise=4.0, blur=0.1, jpeg=0.1, shake=0.0)
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,7 @@ VARIANTS = {
         augmentation={"scale": (0.5, 1.6), "gain": 0.45, "noise": 8.0, "blur": 0.25, "jpeg": 0.25}
     ),
     "rgb": Variant({"colour": "rgb"}),
+    "shake": Variant(augmentation={"shake": 0.3}),
 }
 
 

@@ -62,9 +62,10 @@ GEOMETRY_ONLY = dataclasses.replace(Augmentation(), gain=0, noise=0, blur=0, jpe
         dataclasses.replace(NO_AUGMENTATION, crop_wh=(256, 160), on_ball=1.0),
         dataclasses.replace(NO_AUGMENTATION, crop_wh=(256, 160), on_ball=1.0, scale=(0.75, 0.76)),
         dataclasses.replace(NO_AUGMENTATION, crop_wh=(256, 160), on_ball=1.0, scale=(1.32, 1.33)),
+        dataclasses.replace(NO_AUGMENTATION, crop_wh=(256, 160), on_ball=1.0, shake=1.0),
         GEOMETRY_ONLY,
     ],
-    ids=["none", "flip", "reverse", "repeat", "crop", "shrink", "enlarge", "all"],
+    ids=["none", "flip", "reverse", "repeat", "crop", "shrink", "enlarge", "shake", "all"],
 )
 def test_the_target_lies_on_the_dot(augmentation: Augmentation) -> None:
     dataset, checked = windows(augmentation), 0
@@ -126,6 +127,18 @@ def test_an_epoch_draws_every_window_once() -> None:
     for epoch in range(2):
         firsts = {round(bright_spot(dataset[epoch * 36 + k]["window"][0])[0]) for k in range(36)}
         assert len(firsts) == 36
+
+
+def test_a_shaken_camera_moves_what_stands_still_against_the_background() -> None:
+    still = np.random.default_rng(0).integers(0, 255, (288, 512), np.uint8)
+    clip = flying_dot()
+    clip = dataclasses.replace(clip, pictures=np.stack([still] * len(clip)), medians=still[None])
+    crop = dataclasses.replace(NO_AUGMENTATION, crop_wh=(256, 160))
+    for shake, moved in ((0.0, 0), (1.0, 15)):
+        dataset = windows(dataclasses.replace(crop, shake=shake), clip)
+        seen = [sample["window"] for sample in map(dataset.__getitem__, range(20))]
+        assert sum(any(not torch.equal(p, w[-1]) for p in w[:-1]) for w in seen) >= moved
+        assert shake or all(torch.equal(w[0], w[-1]) for w in seen)
 
 
 def test_noise_and_tone_leave_the_dot_in_place_and_the_background_clean() -> None:

@@ -130,13 +130,14 @@ class Augmentation:
     flip: float = 0.5
     reverse: float = 0.5  # play the window backwards
     repeat: float = 0.1  # a picture repeats the one before, as in 25 -> 30 fps broadcasts that slip through
+    shake: float = 0.3  # the camera pans and trembles, so that what stands still moves against the background
     gain: float = 0.35  # contrast, brightness and gamma, relative
     noise: float = 6.0  # grey levels, standard deviation at most
     blur: float = 0.15
     jpeg: float = 0.15
 
 
-NO_AUGMENTATION = Augmentation(None, 0, (1, 1), 0, 0, 0, 0, 0, 0, 0)
+NO_AUGMENTATION = Augmentation(None, 0, (1, 1), 0, 0, 0, 0, 0, 0, 0, 0)
 
 
 class Windows(Dataset[dict[str, torch.Tensor]]):
@@ -232,11 +233,26 @@ def _crop(
     cw, ch = augmentation.crop_wh
     region_wh = (min(w, round(cw / scale)), min(h, round(ch / scale)))
     x, y = _place(region_wh, (w, h), [xy for xy in points if xy is not None], augmentation.on_ball, rng)
-    cut = np.stack([plane[y : y + region_wh[1], x : x + region_wh[0]] for plane in planes])
+    drift = _drift(len(pictures), rng) if rng.random() < augmentation.shake else np.zeros((len(pictures), 2), np.int64)
+    drift = np.concatenate([drift, np.zeros((len(planes) - len(pictures), 2), np.int64)])  # the background stays
+    corners = np.clip(np.array((x, y)) + drift, 0, np.array((w - region_wh[0], h - region_wh[1])))
+    cut = np.stack(
+        [p[v : v + region_wh[1], u : u + region_wh[0]] for p, (u, v) in zip(planes, corners.tolist(), strict=True)]
+    )
     resize = FrameTransform(region_wh, augmentation.crop_wh, augmentation.crop_wh)
-    moved = [None if xy is None else resize.to_model((xy[0] - x, xy[1] - y)) for xy in points]
+    moved = [
+        None if xy is None else resize.to_model((xy[0] - u, xy[1] - v))
+        for xy, (u, v) in zip(points, corners.tolist()[: len(points)], strict=True)
+    ]
     inside = [xy if xy and -2 < xy[0] < cw + 1 and -2 < xy[1] < ch + 1 else None for xy in moved]
     return _resize(cut, (ch, cw)), inside
+
+
+def _drift(pictures: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Whole pixels (pictures, 2) by which the camera has moved: a steady pan, and a tremble of about a pixel."""
+    pan_px, tremble_px = rng.normal(0, 2, 2) * rng.integers(0, 2), rng.uniform(0, 1)
+    steps = np.arange(pictures)[:, None] - pictures // 2
+    return np.rint(steps * pan_px + rng.normal(0, tremble_px, (pictures, 2))).astype(np.int64)
 
 
 def _place(
