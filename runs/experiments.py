@@ -35,7 +35,7 @@ from rallytrace.types import Clip
 BASE = {"size_wh": (512, 288), "widths": (16, 32, 64, 96)}
 OPTIONS = TrainOptions(steps=1200, val_every=1200, precision="bf16", ema=0.995)
 
-AUGMENTATION = Augmentation(scale=(0.75, 1.33), gain=0.25, noise=4.0, blur=0.1, jpeg=0.1, shake=0.0)
+AUGMENTATION = Augmentation(scale=(0.75, 1.33), gain=0.25, noise=4.0, blur=0.1, jpeg=0.1, shake=0.0, blend=0.0)
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,7 @@ VARIANTS = {
     ),
     "rgb": Variant({"colour": "rgb"}),
     "shake": Variant(augmentation={"shake": 0.3}),
+    "blend": Variant(augmentation={"blend": 0.15}),
 }
 
 

@@ -49,7 +49,7 @@ def bright_spot(picture: torch.Tensor) -> tuple[float, float]:
     return float((x * cols).sum() / x.sum()), float((x * rows).sum() / x.sum())
 
 
-GEOMETRY_ONLY = dataclasses.replace(Augmentation(), gain=0, noise=0, blur=0, jpeg=0, repeat=0)
+GEOMETRY_ONLY = dataclasses.replace(Augmentation(), gain=0, noise=0, blur=0, jpeg=0, repeat=0, blend=0)
 
 
 @pytest.mark.parametrize(
@@ -127,6 +127,21 @@ def test_an_epoch_draws_every_window_once() -> None:
     for epoch in range(2):
         firsts = {round(bright_spot(dataset[epoch * 36 + k]["window"][0])[0]) for k in range(36)}
         assert len(firsts) == 36
+
+
+def test_a_blended_picture_has_its_ball_between_the_two_images_of_it() -> None:
+    """The weighted middle, which is also the centroid of the two fainter dots."""
+    dataset, blended = windows(dataclasses.replace(NO_AUGMENTATION, blend=1.0)), 0
+    for number in range(30):
+        sample = dataset[number]
+        for t in range(SPEC.frames):
+            x = sample["window"][t].numpy().astype(float) - 30.0
+            rows, columns = np.indices(x.shape)
+            (u, v), _ = decode(sample["heatmaps"][t].numpy(), sample["offsets"][t].numpy(), stride=SPEC.stride)
+            if 20 < u < 490:
+                assert ((x * columns).sum() / x.sum(), (x * rows).sum() / x.sum()) == pytest.approx((u, v), abs=0.5)
+                blended += x.max() < 0.85 * (sample["window"].numpy().max() - 30)
+    assert blended > 10
 
 
 def test_a_shaken_camera_moves_what_stands_still_against_the_background() -> None:

@@ -130,6 +130,7 @@ class Augmentation:
     flip: float = 0.5
     reverse: float = 0.5  # play the window backwards
     repeat: float = 0.1  # a picture repeats the one before, as in 25 -> 30 fps broadcasts that slip through
+    blend: float = 0.15  # pictures are mixed with the one before, as rate conversions do: the ball is there twice
     shake: float = 0.3  # the camera pans and trembles, so that what stands still moves against the background
     gain: float = 0.35  # contrast, brightness and gamma, relative
     noise: float = 6.0  # grey levels, standard deviation at most
@@ -137,7 +138,7 @@ class Augmentation:
     jpeg: float = 0.15
 
 
-NO_AUGMENTATION = Augmentation(None, 0, (1, 1), 0, 0, 0, 0, 0, 0, 0, 0)
+NO_AUGMENTATION = Augmentation(None, 0, (1, 1), 0, 0, 0, 0, 0, 0, 0, 0, 0)
 
 
 class Windows(Dataset[dict[str, torch.Tensor]]):
@@ -187,6 +188,8 @@ class Windows(Dataset[dict[str, torch.Tensor]]):
         median = clip.medians[clip.median_of[start + spec.frames // 2]] if spec.background else None
         points = [_model_xy(clip, int(p)) for p in positions]
         images, points = _crop([clip.pictures[p] for p in positions], median, points, self._augmentation, rng)
+        if rng.random() < self._augmentation.blend:
+            images, points = _blend(images, points, rng)
         if rng.random() < self._augmentation.flip:
             width = images.shape[2]
             images, points = images[:, :, ::-1], [None if xy is None else flip_x(xy, width) for xy in points]
@@ -280,6 +283,21 @@ def _resize(images: Image, hw: tuple[int, int]) -> Image:
     planes = F.interpolate(planes, hw, mode="bilinear", align_corners=False, antialias=antialias).round().clamp(0, 255)
     resized: Image = planes.to(torch.uint8).permute(0, 2, 3, 1).numpy()
     return resized[..., 0] if images.ndim == 3 else resized
+
+
+def _blend(images: Image, points: list[XY | None], rng: np.random.Generator) -> tuple[Image, list[XY | None]]:
+    """Pictures mixed with the one before; the ball is then between its two images, as annotators put it."""
+    mixed, moved = images.copy(), list(points)
+    for i in range(1, len(points)):
+        share = np.float32(rng.uniform(0.2, 0.8))
+        before, here = points[i - 1], points[i]
+        if rng.random() < 0.4 and (before is None) == (here is None):
+            blend = share * images[i].astype(np.float32) + (1 - share) * images[i - 1].astype(np.float32)
+            mixed[i] = np.rint(blend).astype(np.uint8)
+            if before is not None and here is not None:
+                w = float(share)
+                moved[i] = (w * here[0] + (1 - w) * before[0], w * here[1] + (1 - w) * before[1])
+    return mixed, moved
 
 
 def _degrade(images: Image, augmentation: Augmentation, rng: np.random.Generator, *, pictures: int) -> Image:
