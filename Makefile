@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint types layers unit bench clean
+.PHONY: demo test lint types layers unit frontend frontend-check bench clean
 
 $(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)
@@ -38,12 +38,22 @@ layers: $(VENV)/.dev
 
 # One thread for torch and onnxruntime: on shared machines two threads wait for each other more than they work.
 unit: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+
+# The labelling workspace's pages: built by node 20 or newer, committed, so that users need no node.
+frontend:
+	cd frontend && npm ci --no-audit --no-fund && npm run lint && npm run typecheck && npm test && npm run build
+
+frontend-check:
+	cd frontend && npm ci --no-audit --no-fund && npm run lint && npm run typecheck && npm test
+	out=$$(mktemp -d)/static && (cd frontend && RALLYTRACE_STATIC=$$out npm run build) && diff -r $$out src/rallytrace/label/static
 
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/track.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/loader.py
+	$(BIN)/python benchmarks/label.py
+	$(BIN)/python benchmarks/serve.py
 
 clean:
-	rm -rf $(VENV) demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) frontend/node_modules demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

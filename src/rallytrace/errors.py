@@ -6,6 +6,7 @@ RallytraceError
  │   ├─ LabelError        a label or trajectory file is malformed
  │   └─ ModelError        a network is unknown, foreign or corrupt
  ├─ OutputError           a result cannot be written (exists already, read-only, disk full)
+ ├─ EndpointError         a server cannot be reached, refuses, or speaks another language
  └─ MissingDependency     an optional package or device is asked for and absent
 """
 
@@ -32,6 +33,10 @@ class ModelError(InputError):
 
 class OutputError(RallytraceError, OSError):
     """A result cannot be written."""
+
+
+class EndpointError(RallytraceError):
+    """A server cannot be reached, refuses, or speaks another language."""
 
 
 class MissingDependency(RallytraceError, ImportError):

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self, TypeVar
+from typing import Literal, Protocol, Self, TypeVar
 
 import numpy as np
 
@@ -23,10 +24,37 @@ from rallytrace.geometry import FrameTransform
 from rallytrace.runtime import Floats, Network, load_network
 from rallytrace.trajectory import CsvWriter, Linker
 from rallytrace.types import BallPoint, Frame, Image, PointSource, VideoInfo, Yuv
-from rallytrace.window import Background, MergeMode, Merger, RepeatFilter, Window, WindowMaker, is_cut
+from rallytrace.window import (
+    BACKGROUND_EVERY,
+    BACKGROUND_REACH,
+    Background,
+    MergeMode,
+    Merger,
+    RepeatFilter,
+    Window,
+    WindowMaker,
+    is_cut,
+)
 
 T = TypeVar("T")
 FILL = 5  # frames; longer gaps are left open by default
+
+
+class PointStream(Protocol):
+    """What turns the frames of one video into points: a `Tracker`, or a session of one on a server."""
+
+    @property
+    def transform(self) -> FrameTransform: ...
+
+    @property
+    def colour(self) -> Literal["grey", "rgb"]: ...
+
+    def push(self, frame: Frame) -> list[BallPoint]: ...
+
+    def flush(self) -> list[BallPoint]: ...
+
+
+OpenTracker = Callable[[VideoInfo], AbstractContextManager[PointStream]]
 
 
 class Tracker:
@@ -67,12 +95,25 @@ class Tracker:
         self._results: dict[int, tuple[tuple[float, float], float]] = {}  # position -> source xy, score
         self._last: Image = np.empty((0, 0), np.uint8)  # the latest picture
         self._offset = 0  # the position, counted through all scenes, at which the present scene begins
+        # Pictures that windows and samples of the background begin with: where a fresh tracker would be in step.
+        self._in_step = math.lcm(self._step, BACKGROUND_EVERY) if spec.background else self._step
+        behind = BACKGROUND_EVERY * (BACKGROUND_REACH * (2 if live else 1) + 1) if spec.background else 0
+        self._reach = behind + spec.frames  # no point depends on pictures farther back
+        self._starts: list[tuple[int, int, int]] = []  # position, frame index, how far ahead it serves
         self._begin_scene()
 
     @property
     def colour(self) -> Literal["grey", "rgb"]:
         """The colour that frames must have."""
         return self.network.spec.colour
+
+    @property
+    def keep_from(self) -> int:
+        """The frame that a fresh tracker must be fed from to give the same points as this one from now on.
+
+        It is a few hundred frames back at most: who keeps those can go on elsewhere when this tracker is lost.
+        """
+        return self._starts[0][1] if self._starts else 0
 
     def push(self, frame: Frame) -> list[BallPoint]:
         """`frame.image` at `transform.content_wh`, grey or RGB as `colour` says."""
@@ -82,6 +123,8 @@ class Tracker:
             self._begin_scene()
         if self._repeats.is_new(image):
             self._last = image
+            if self._count % self._in_step == 0 and self._repeats.is_fresh:
+                self._starts.append((self._offset + self._count, frame.index, self._reach if self._count else 0))
             self._count += 1
             self._windows += self._maker.push(image)
             if len(self._windows) >= self._batch:
@@ -138,6 +181,8 @@ class Tracker:
         oldest = self._waiting[0][2] if self._waiting else newest
         for position in [p for p in self._results if p < min(oldest, newest)]:
             del self._results[position]
+        serving = [k for k, (position, _, after) in enumerate(self._starts) if position + after <= oldest]
+        del self._starts[: serving[-1] if serving else 0]
         return points
 
 
@@ -177,27 +222,30 @@ def track_video(
     style: Style | None = None,
     overwrite: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
+    on_point: Callable[[BallPoint], None] | None = None,
     stop: threading.Event | None = None,
+    open_tracker: OpenTracker | None = None,
 ) -> TrackResult:
     """Track one video: `out`/<stem>.csv and, with `draw_video`, `out`/<stem>.tracked.mp4, complete or not at all.
 
     source: a video file, a folder of numbered images, a URL or a camera. network: the bundled one when None. fill:
-    longest gap in frames that is interpolated (such points are marked). stop: set it to end a live source, keeping the
-    results; a file is abandoned with KeyboardInterrupt. Raises InputError for a wrong option, VideoError for a bad
-    source, OutputError where a result exists or cannot be written.
+    longest gap in frames that is interpolated (such points are marked). on_point: told each finished point. stop: set
+    it to end a live source, keeping the results; a file is abandoned with KeyboardInterrupt. open_tracker: where the
+    points come from instead of `network`, such as a server; threshold and overlap are then its own. Raises InputError
+    for a wrong option, VideoError for a bad source, OutputError where a result exists or cannot be written.
     """
     began = time.monotonic()
     csv, drawn = output_paths(source, out)
     for path in (csv, drawn) if draw_video else (csv,):
         if path.exists() and not overwrite:
             raise OutputError(f"{path} exists already: use --overwrite, or another --out folder")
-    network = network or load_network()
+    if open_tracker is None:
+        open_tracker = _here(network or load_network(), threshold, overlap)
     counts = {PointSource.MODEL: 0, PointSource.FILLED: 0, PointSource.NONE: 0}
     with ExitStack() as stack:
         reader = stack.enter_context(video.read(source))
         info = reader.info
-        batch = 8 if network.device == "cuda" and not info.is_live else 1  # on a CPU, larger ones gain nothing
-        tracker = Tracker(network, info.wh, threshold=threshold, overlap=overlap, live=info.is_live, batch=batch)
+        tracker = stack.enter_context(open_tracker(info))
         # A file is read a second time to be drawn on, so that no picture waits in memory for its point to be known.
         keep = draw_video and info.is_live
         reader.give(wh=tracker.transform.content_wh, colour=tracker.colour, keep_picture=keep)
@@ -210,6 +258,8 @@ def track_video(
             rows.write(point)
             if sink is not None:
                 sink.put(point, picture)
+            if on_point:
+                on_point(point)
             if on_progress:
                 done = sum(counts.values())
                 on_progress(Progress(str(source), done, _length(info), time.monotonic() - began))
@@ -229,6 +279,18 @@ def track_video(
     )
 
 
+def _here(network: Network, threshold: float | None, overlap: int) -> OpenTracker:
+    """Tracks in this process."""
+
+    def open_tracker(info: VideoInfo) -> AbstractContextManager[PointStream]:
+        batch = 8 if network.device == "cuda" and not info.is_live else 1  # on a CPU, larger ones gain nothing
+        return nullcontext(
+            Tracker(network, info.wh, threshold=threshold, overlap=overlap, live=info.is_live, batch=batch)
+        )
+
+    return open_tracker
+
+
 def output_paths(source: str | Path, out: str | Path) -> tuple[Path, Path]:
     """Where `track_video` puts the CSV and the annotated video of `source`."""
     stem = Path(str(source).rstrip("/").partition("?")[0]).stem or "stream"
@@ -242,7 +304,7 @@ def _length(info: VideoInfo) -> int | None:
 
 
 def _points(
-    reader: Iterable[Frame], tracker: Tracker, linker: Linker, info: VideoInfo, stop: threading.Event | None
+    reader: Iterable[Frame], tracker: PointStream, linker: Linker, info: VideoInfo, stop: threading.Event | None
 ) -> Iterator[tuple[Yuv | None, BallPoint]]:
     """The finished points, each with its picture where the reader keeps them; decoding runs ahead in its own thread."""
     pictures: deque[Yuv | None] = deque()

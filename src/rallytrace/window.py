@@ -58,6 +58,11 @@ class RepeatFilter:
         self._last, self._run = image, self._run if repeats else 0
         return True
 
+    @property
+    def is_fresh(self) -> bool:
+        """Whether a new filter that is given the latest picture would go on in the same way."""
+        return self._run == 0
+
 
 def is_cut(previous: Image, image: Image) -> bool:
     """Whether a new scene begins: the picture changed by more than 30 grey levels on average."""

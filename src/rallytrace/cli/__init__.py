@@ -8,11 +8,17 @@ from typing import Annotated, NoReturn
 import typer
 
 from rallytrace import __version__
-from rallytrace.cli import learn, video
+from rallytrace.cli import label, labels, learn, serve, video
 from rallytrace.cli.common import app, complain
 from rallytrace.errors import MissingDependency, RallytraceError
 
-__all__ = ["app", "learn", "main", "video"]
+__all__ = ["app", "label", "labels", "learn", "main", "serve", "video"]
+
+EXTRAS = {  # of pyproject.toml: what a command may miss
+    "train": ("torch", "onnx", "onnxscript", "tensorboard"),
+    "label": ("sqlalchemy", "alembic", "argon2"),
+    "serve": ("fastapi", "starlette", "uvicorn", "prometheus_client", "websockets", "httpx", "cryptography"),
+}
 
 
 def _version(wanted: bool) -> None:
@@ -44,8 +50,9 @@ def main() -> NoReturn:
         sys.exit(1)
     except ImportError as error:
         name = (error.name or "").partition(".")[0]
-        if name not in ("torch", "onnx", "onnxscript", "tensorboard"):
+        extra = next((extra for extra, names in EXTRAS.items() if name in names), None)
+        if extra is None:
             raise
-        complain(MissingDependency(f"this command needs {name}: pip install 'rallytrace[train]'"), as_json)
+        complain(MissingDependency(f"this command needs {name}: pip install 'rallytrace[{extra}]'"), as_json)
         sys.exit(1)
     sys.exit(0)

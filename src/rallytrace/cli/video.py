@@ -6,10 +6,11 @@ import dataclasses
 import glob
 import signal
 import threading
+from contextlib import ExitStack
 from enum import StrEnum
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Optional
 
 import typer
 
@@ -19,7 +20,6 @@ from rallytrace.cli.common import (
     Device,
     DeviceName,
     Json,
-    Model,
     Overwrite,
     Threads,
     app,
@@ -29,10 +29,11 @@ from rallytrace.cli.common import (
     print_json,
     progress_bar,
 )
-from rallytrace.errors import InputError, OutputError, RallytraceError
+from rallytrace.errors import InputError, MissingDependency, OutputError, RallytraceError
 from rallytrace.labels import VIDEO_SUFFIXES
 from rallytrace.runtime import DEFAULT_MODEL, load_network
 from rallytrace.synth import RallyOptions, make_clip
+from rallytrace.types import BallPoint
 
 
 class StyleName(StrEnum):
@@ -50,11 +51,28 @@ class Sport(StrEnum):
     tennis = "tennis"
 
 
+class CodecName(StrEnum):
+    """Choices of --codec."""
+
+    jpeg = "jpeg"
+    raw = "raw"
+
+
 @app.command("track")
 def track_command(
-    sources: Annotated[list[str], typer.Argument(help="Videos, folders, globs, URLs, or a camera (camera:0).")],
+    sources: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Argument(help="Videos, folders, globs, URLs, or a camera (camera:0)."),
+    ] = None,
     out: Annotated[Path, typer.Option("--out", help="Folder for the results.")] = Path("."),
-    model: Model = DEFAULT_MODEL,
+    model: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            "--model",
+            help=f"A bundled network ({DEFAULT_MODEL} if not said), an .onnx file, or a checkpoint folder; "
+            "with --endpoint, a network of the server.",
+        ),
+    ] = None,
     device: Device = DeviceName.auto,
     threads: Threads = None,
     threshold: Annotated[float, typer.Option(min=0.01, max=0.99, help="Weaker detections are no ball.")] = 0.5,
@@ -65,28 +83,67 @@ def track_command(
     trail: Annotated[float, typer.Option(min=0, max=10, help="Seconds of path behind the ball.")] = 0.5,
     overwrite: Overwrite = False,
     as_json: Json = False,
+    live: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            "--live", metavar="SOURCE", help="Print each point as it comes: camera:0, rtsp://, http://, udp://."
+        ),
+    ] = None,
+    endpoint: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--endpoint", metavar="URL", help="Track on this server; --device and --threads are its own."),
+    ] = None,
+    api_key: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--api-key", envvar="RALLYTRACE_API_KEY", help="For the endpoint."),
+    ] = None,
+    fingerprint: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--fingerprint", metavar="SHA256", help="The endpoint's certificate must be exactly this one."),
+    ] = None,
+    insecure: Annotated[bool, typer.Option("--insecure", help="Accept any certificate of the endpoint.")] = False,
+    codec: Annotated[
+        CodecName, typer.Option(help="Frames to the endpoint: jpeg is small, raw is exact.")
+    ] = CodecName.jpeg,
 ) -> None:
     """Track the ball: writes <name>.csv and <name>.tracked.mp4 for each video."""
-    found = _expand(sources)
+    if (live is None) == (not sources):
+        raise typer.BadParameter("expected videos, or --live SOURCE")
+    found = [live] if live else _expand(sources or [])
     _check_outputs(found, out, draw_video=not no_video, overwrite=overwrite)
-    network = load_network(model, device=device.value, threads=threads)
-    stop = _stop_on_ctrl_c()
+    options: dict[str, Any] = {
+        "draw_video": not no_video,
+        "fill": fill,
+        "style": Style(kind=style.value, trail_s=trail),
+        "overwrite": overwrite,
+        "on_point": _print_point_json if as_json else _print_point,
+        "stop": _stop_on_ctrl_c(),
+    }
+    if not live:
+        del options["on_point"]
+    with ExitStack() as stack:
+        if endpoint is None:
+            options["network"] = load_network(model, device=device.value, threads=threads)
+            options |= {"threshold": threshold, "overlap": overlap}
+        else:
+            client = stack.enter_context(_client(endpoint, api_key, fingerprint, insecure))
+            options["open_tracker"] = client.open_tracker(
+                model=model, threshold=threshold, overlap=overlap, codec=codec.value
+            )
+        _track_all(found, out, options, as_json=as_json, quiet=as_json or bool(live))
+
+
+def _track_all(found: list[str], out: Path, options: dict[str, Any], *, as_json: bool, quiet: bool) -> None:
+    """One after the other; a broken one does not cost the others their results. Raises InputError at the end."""
     failed = 0
     for source in found:
         try:
-            with progress_bar(Path(source).name, quiet=as_json) as bar:
+            with progress_bar(Path(source).name, quiet=quiet) as bar:
                 result = track.track_video(
                     source,
                     out,
-                    network=network,
-                    draw_video=not no_video,
-                    threshold=threshold,
-                    overlap=overlap,
-                    fill=fill,
-                    style=Style(kind=style.value, trail_s=trail),
-                    overwrite=overwrite,
                     on_progress=lambda p: bar(p.frames_done, p.frames_total, f"{p.frames_done / p.elapsed_s:.0f} fps"),
-                    stop=stop,
+                    **options,
                 )
         except RallytraceError as error:
             if len(found) == 1:
@@ -97,6 +154,34 @@ def track_command(
         _say_tracked(result, as_json)
     if failed:
         raise InputError(f"{failed} of {len(found)} videos could not be tracked (see above)")
+
+
+def _client(url: str, api_key: str | None, fingerprint: str | None, insecure: bool) -> Any:
+    try:
+        from rallytrace.serve.client import Client
+    except ImportError as error:
+        if error.name not in ("httpx", "websockets"):
+            raise
+        raise MissingDependency(f"--endpoint needs {error.name}: pip install 'rallytrace[serve]'") from None
+    return Client(
+        url,
+        api_key=api_key,
+        fingerprint=fingerprint,
+        insecure=insecure,
+        on_notice=lambda text: notes.print(f"[yellow]warning:[/] {text}", highlight=False, soft_wrap=True),
+    )
+
+
+def _print_point(point: BallPoint) -> None:
+    where = f"{point.xy[0]:9.2f} {point.xy[1]:9.2f}" if point.xy else " " * 19
+    print(f"{point.frame:8d} {point.pts_s:10.3f} {where} {point.score:.2f} {point.source.value}", flush=True)
+
+
+def _print_point_json(point: BallPoint) -> None:
+    x, y = point.xy or (None, None)
+    print_json(
+        {"frame": point.frame, "pts_s": point.pts_s, "x": x, "y": y, "score": point.score, "source": point.source}
+    )
 
 
 def _stop_on_ctrl_c() -> threading.Event:

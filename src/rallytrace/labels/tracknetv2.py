@@ -8,15 +8,29 @@ ball: (0, 0) is a pixel like any other.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
 
 from rallytrace.errors import LabelError
 from rallytrace.files import AtomicFile, output_errors
+from rallytrace.labels.sets import (
+    Builder,
+    Extra,
+    LabelSet,
+    ReadOptions,
+    WriteOptions,
+    event_of,
+    safe_name,
+    score_of,
+)
+from rallytrace.labels.source import Source
 from rallytrace.trajectory.table import MAX_FRAME, Row, read_rows
 from rallytrace.types import BallLabel, Visibility
 
 COLUMNS = ("Frame", "Visibility", "X", "Y")
+NORMALISED = ("Frame", "Ball", "x", "y")  # imgLabel.py's: 0 to 1 of the picture, -1 where there is no ball
+EXTRAS = ("Keyframe", "Event", "Score", "Source", "BlurL", "BlurTheta")
 UNKNOWN = -1
 
 
@@ -86,3 +100,91 @@ def _cells(frame: int, label: BallLabel | None) -> tuple[int | str, ...]:
 def _shortest(value: float) -> str:
     """483 for 483.0, so that readers of whole pixels read whole pixels; otherwise all digits."""
     return repr(float(value)).removesuffix(".0")
+
+
+def detect(source: Source) -> bool:
+    """Whether a CSV of `source` has the columns."""
+    return any(_header(source, name) for name in _tables(source)[:20])
+
+
+def _tables(source: Source) -> list[str]:
+    return source.find("_ball.csv") or source.find(".csv")
+
+
+def _header(source: Source, name: str) -> tuple[str, ...] | None:
+    """The columns that the file must have, None where it is of another kind."""
+    first = source.head(name).partition("\n")[0].rstrip("\r").lower()
+    found = {cell.strip() for cell in first.split(",")}
+    return next((kind for kind in (COLUMNS, NORMALISED) if {column.lower() for column in kind} <= found), None)
+
+
+def read(source: Source, options: ReadOptions) -> list[LabelSet]:
+    """One set per CSV: `match1/csv/a_ball.csv` is the clip match1_a. Raises LabelError."""
+    tables = [name for name in _tables(source) if source.is_file or _header(source, name)]
+    if not tables:
+        raise LabelError(f"{source.path}: no CSV with the columns {','.join(COLUMNS)}")
+    return [_read_one(source, name, options) for name in tables]
+
+
+def _read_one(source: Source, name: str, options: ReadOptions) -> LabelSet:
+    parts = PurePosixPath(name).parts
+    stem = source.stem(name).removesuffix("_ball")
+    clip = f"{parts[-3]}_{stem}" if parts[-2:-1] == ("csv",) and len(parts) > 2 else stem
+    found = Builder(clip, source.where(name), options)
+    header = _header(source, name) or COLUMNS
+    silent: set[int] = set()
+    for row in read_rows(source.file(name), header):
+        frame = found.frame(row.integer("Frame", 0, MAX_FRAME)) - (options.first_frame or 0)
+        if frame in silent:
+            raise row.error("Frame", "expected each frame once")
+        silent.add(frame)
+        label = _label_of(row, frame) if header == COLUMNS else _normalised(row, frame, found)
+        if label is None:
+            found.put_unlabelled(frame)
+        elif label.xy is None:
+            found.put_absent(frame, _extra_of(row))
+        else:
+            found.put(frame, label.xy, label.visibility, _extra_of(row))
+    return found.done(range(found.n_frames or 0), "unlabelled")
+
+
+def _normalised(row: Row, frame: int, found: Builder) -> BallLabel:
+    if row.integer("Ball", -1, 1) < 1:
+        return BallLabel(frame, None, Visibility.ABSENT)
+    if found.wh is None:
+        raise LabelError(f"{row.path}: positions are shares of the picture: give its size with --size or --video")
+    return BallLabel(frame, (row.number("x") * found.wh[0], row.number("y") * found.wh[1]))
+
+
+def _extra_of(row: Row) -> Extra:
+    cells = row.cells
+    blur = (row.number("BlurL"), row.number("BlurTheta")) if cells.get("blurl") and cells.get("blurtheta") else None
+    return Extra(
+        event=event_of(cells.get("event", "")),
+        keyframe=cells.get("keyframe", "") not in {"0", "0.0"} and cells.get("source") != "filled",
+        score=score_of(row.number("Score")) if cells.get("score") else None,
+        source=cells.get("source", ""),
+        blur=blur,
+    )
+
+
+def render(sets: Sequence[LabelSet], options: WriteOptions) -> dict[str, str]:
+    """`<clip>_ball.csv`: a row per labelled frame, and of the other columns those that some frame needs."""
+    return {f"{safe_name(labels.name)}_ball.csv": _table(labels) for labels in sets}
+
+
+def _table(labels: LabelSet) -> str:
+    cells = {frame: _extra_cells(labels.extra(frame)) for frame in labels.labels}
+    used = [n for n in range(len(EXTRAS)) if any(row[n] != _extra_cells(Extra())[n] for row in cells.values())]
+    out = io.StringIO()
+    table = csv.writer(out, lineterminator="\n")
+    table.writerow([*COLUMNS, *(EXTRAS[n] for n in used)])
+    for frame, label in sorted(labels.labels.items()):
+        table.writerow([*_cells(frame, label), *(cells[frame][n] for n in used)])
+    return out.getvalue()
+
+
+def _extra_cells(extra: Extra) -> tuple[str, ...]:
+    blur_l, blur_theta = (_shortest(extra.blur[0]), _shortest(extra.blur[1])) if extra.blur else ("", "")
+    score = "" if extra.score is None else _shortest(extra.score)
+    return str(int(extra.keyframe)), extra.event, score, extra.source, blur_l, blur_theta

@@ -6,19 +6,25 @@
 No PyAV object leaves it: every picture that comes out is an array of its own memory.
 """
 
+from rallytrace.video.access import FrameTable, IndexedReader, frame_table, read_at, shrink_jpeg
 from rallytrace.video.frames import decode_jpeg, encode_jpeg, encode_png, rgb_to_yuv, yuv_to_rgb
 from rallytrace.video.read import PICTURE_SUFFIXES, VideoReader, probe, read
 from rallytrace.video.write import VideoWriter
 
 __all__ = [
     "PICTURE_SUFFIXES",
+    "FrameTable",
+    "IndexedReader",
     "VideoReader",
     "VideoWriter",
     "decode_jpeg",
     "encode_jpeg",
     "encode_png",
+    "frame_table",
     "probe",
     "read",
+    "read_at",
     "rgb_to_yuv",
+    "shrink_jpeg",
     "yuv_to_rgb",
 ]

@@ -246,6 +246,7 @@ def encode_png(image: Image) -> bytes:
 def _encode(frame: av.VideoFrame, codec: str, qscale: int | None = None) -> bytes:
     context = cast("av.VideoCodecContext", av.VideoCodecContext.create(codec, "w"))
     context.width, context.height, context.pix_fmt = frame.width, frame.height, frame.format.name
+    context.thread_count = 1  # a slice per thread would make a JPEG larger
     if qscale is not None:
         context.qscale, context.global_quality = True, qscale
         context.qmin = context.qmax = qscale

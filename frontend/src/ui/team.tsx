@@ -1,0 +1,105 @@
+/** The team: members and their roles, invitations, API tokens. */
+
+import type { JSX } from "preact";
+import { useState } from "preact/hooks";
+import { api } from "../core/api";
+import type { Invite, Role, User } from "../core/types";
+import { Badge, Copy, Problem, useAction, useLoad } from "./widgets";
+
+const ROLES: Role[] = ["annotator", "reviewer", "admin"];
+
+function RoleSelect({ value, label, onChange }: { value: Role; label: string; onChange: (role: Role) => void }): JSX.Element {
+  return (
+    <select aria-label={label} value={value} onChange={(e) => onChange(e.currentTarget.value as Role)}>
+      {ROLES.map((role) => (
+        <option key={role}>{role}</option>
+      ))}
+    </select>
+  );
+}
+
+export function TeamView(): JSX.Element {
+  const { data: users, error, reload } = useLoad(() => api<User[]>("GET", "/api/users"));
+  const { error: failed, act } = useAction();
+  const change = (user: User, what: Partial<User>): void => act(() => api("PATCH", `/api/users/${user.id}`, what).finally(reload));
+  return (
+    <main class="page">
+      <div class="page-head">
+        <div>
+          <h1>Team</h1>
+          <p class="lead">Annotators label, reviewers approve or return, admins do everything.</p>
+        </div>
+      </div>
+      <Problem text={error || failed} />
+      <section class="card">
+        <h2>Members</h2>
+        <table>
+          <thead>
+            <tr>
+              <th>Name</th>
+              <th>Role</th>
+              <th />
+            </tr>
+          </thead>
+          <tbody>
+            {users?.map((user) => (
+              <tr key={user.id} class={user.active === false ? "faded" : ""}>
+                <td>
+                  <bdi>{user.name}</bdi> {user.active === false && <Badge kind="declined">inactive</Badge>}
+                </td>
+                <td>
+                  <RoleSelect label={`Role of ${user.name}`} value={user.role} onChange={(role) => change(user, { role })} />
+                </td>
+                <td class="num">
+                  <button class="quiet" onClick={() => change(user, { active: user.active === false })}>
+                    {user.active === false ? "Let in again" : "Lock out"}
+                  </button>
+                </td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      </section>
+      <Invitations />
+    </main>
+  );
+}
+
+function Invitations(): JSX.Element {
+  const { data: invites, reload } = useLoad(() => api<Invite[]>("GET", "/api/invites"));
+  const [role, setRole] = useState<Role>("annotator");
+  const [link, setLink] = useState("");
+  const { busy, error, act } = useAction();
+  const invite = (): void =>
+    act(async () => {
+      const made = await api<{ token: string }>("POST", "/api/invites", { role });
+      setLink(`${location.origin}${location.pathname}#/invite/${made.token}`);
+      reload();
+    });
+  return (
+    <section class="card">
+      <h2>Invite somebody</h2>
+      <p class="hint">A link works once and for a week. Send it by a road that you trust.</p>
+      <div class="inline">
+        <RoleSelect label="Role of the new member" value={role} onChange={setRole} />
+        <button class="primary" disabled={busy} onClick={invite}>
+          Make a link
+        </button>
+      </div>
+      {link && <Copy value={link} label="Invitation link" />}
+      <Problem text={error} />
+      {invites && invites.length > 0 && (
+        <ul class="plain">
+          {invites.map((open) => (
+            <li key={open.id} class="inline">
+              <Badge kind="available">open</Badge> <span>for a new {open.role}</span>
+              <button class="quiet" onClick={() => act(() => api("DELETE", `/api/invites/${open.id}`).then(reload))}>
+                Withdraw
+              </button>
+            </li>
+          ))}
+        </ul>
+      )}
+    </section>
+  );
+}

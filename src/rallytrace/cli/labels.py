@@ -1,0 +1,314 @@
+"""labels convert, stats, check, import and export: label files of other tools, in and out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional, TypeVar
+
+import typer
+
+from rallytrace.cli.common import Json, Overwrite, app, notes, parse_wh, print_json
+from rallytrace.errors import InputError
+from rallytrace.labels import quality
+from rallytrace.labels.formats import FORMATS, LabelFormat, get_format, losses, read_sets, write_sets
+from rallytrace.labels.sets import Extra, LabelSet, ReadOptions, WriteOptions
+
+if TYPE_CHECKING:
+    from rallytrace.label import LabelBook
+    from rallytrace.label.events import VideoLabels
+
+labels_app = typer.Typer(no_args_is_help=True, help="Label files: convert between formats, count, check.")
+app.add_typer(labels_app, name="labels")
+
+DEFAULTS = WriteOptions()
+SHOWN = 12  # paths that are printed one by one
+Named = TypeVar("Named", bound=Any)
+
+
+class Unlabelled(StrEnum):
+    """Choices of --unlabelled."""
+
+    refuse = "refuse"
+    drop = "drop"
+    absent = "absent"
+
+
+class Missing(StrEnum):
+    """Choices of --missing."""
+
+    absent = "absent"
+    unlabelled = "unlabelled"
+
+
+File = Annotated[Path, typer.Argument(help="A label file, a folder or zip of them.")]
+From = Annotated[Optional[str], typer.Option("--from", help=f"Its format: {', '.join(FORMATS)}.")]  # noqa: UP045
+To = Annotated[str, typer.Option("--to", help=f"The format to write: {', '.join(FORMATS)}.")]
+Out = Annotated[Path, typer.Option("--out", help="Folder for the result.")]
+Label = Annotated[Optional[str], typer.Option("--label", help="Which label is the ball, where there are several.")]  # noqa: UP045
+MissingOption = Annotated[
+    Optional[Missing],  # noqa: UP045
+    typer.Option("--missing", help="What frames mean that the file says nothing of; default by format."),
+]
+UnlabelledOption = Annotated[
+    Unlabelled, typer.Option("--unlabelled", help="For formats that cannot say that a frame is unlabelled.")
+]
+Size = Annotated[Optional[str], typer.Option("--size", help="Width x height of the picture.")]  # noqa: UP045
+Video = Annotated[Optional[Path], typer.Option("--video", help="The video: gives size, rate, length and name.")]  # noqa: UP045
+Fps = Annotated[Optional[str], typer.Option("--fps", help="Frames per second, also as a fraction: 30000/1001.")]  # noqa: UP045
+First = Annotated[Optional[int], typer.Option("--first-frame", min=0, help="What the file calls the first frame.")]  # noqa: UP045
+Root = Annotated[Optional[Path], typer.Option("--root", help="Local copy of the bucket that s3:// names point to.")]  # noqa: UP045
+Box = Annotated[float, typer.Option("--box", min=1, max=1000, help="Side in px of boxes written.")]
+Prefix = Annotated[str, typer.Option("--prefix", help="Where a Ground Truth job's folder will be in the bucket.")]
+
+
+def _read_options(
+    label: str | None,
+    missing: Missing | None,
+    size: str | None,
+    fps: str | None,
+    first_frame: int | None,
+    root: Path | None,
+) -> ReadOptions:
+    silence: Any = missing.value if missing else None
+    return ReadOptions(label, silence, parse_wh(size) if size else None, _rate(fps), first_frame=first_frame, root=root)
+
+
+def _rate(text: str | None) -> Fraction | None:
+    if text is None:
+        return None
+    try:
+        rate = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        rate = Fraction(0)
+    if not 0 < rate <= 10_000:
+        raise InputError(f"--fps {text!r}: expected frames per second, such as 30 or 30000/1001")
+    return rate
+
+
+def _read(file: Path, source: str | None, options: ReadOptions, video: Path | None = None) -> list[LabelSet]:
+    """The label sets of `file`, with what the video tells of the pictures. Raises RallytraceError."""
+    if video is not None:
+        from rallytrace.video import probe
+
+        info = probe(video)
+        wh, fps = options.wh or info.wh, options.fps or info.fps
+        options = dataclasses.replace(options, wh=wh, fps=fps, n_frames=info.n_frames)
+    sets = read_sets(file, source, options)
+    if video is not None:
+        if len(sets) != 1:
+            raise InputError(f"{file} has {len(sets)} clips, expected one where --video is given: use --size")
+        sets = [dataclasses.replace(sets[0], name=video.stem, video=video.name)]
+    for note in dict.fromkeys(note for each in sets for note in each.notes):
+        notes.print(f"[yellow]note:[/] {note}", highlight=False, soft_wrap=True)
+    return sets
+
+
+@labels_app.command("convert")
+def convert_command(
+    file: File,
+    to: To,
+    out: Out,
+    source: From = None,
+    label: Label = None,
+    unlabelled: UnlabelledOption = Unlabelled.refuse,
+    missing: MissingOption = None,
+    size: Size = None,
+    video: Video = None,
+    fps: Fps = None,
+    first_frame: First = None,
+    box: Box = DEFAULTS.box_px,
+    root: Root = None,
+    prefix: Prefix = DEFAULTS.prefix,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Convert labels from one format to another; the format of FILE is recognised by its content."""
+    chosen = get_format(to)
+    sets = _read(file, source, _read_options(label, missing, size, fps, first_frame, root), video)
+    paths = write_sets(sets, chosen.name, out, WriteOptions(unlabelled.value, box, prefix), overwrite=overwrite)
+    _say_written(sets, chosen, out, paths, as_json)
+
+
+def _say_written(sets: Sequence[LabelSet], to: LabelFormat, out: Path, paths: list[Path], as_json: bool) -> None:
+    lost = losses(sets, to)
+    if as_json:
+        print_json({"to": to.name, "clips": [quality.stats(each) for each in sets], "files": paths, "lost": lost})
+        return
+    for each in sets:
+        print(_summary(quality.stats(each)))
+    for note in lost:
+        notes.print(f"[yellow]note:[/] {note} in {to.title}", highlight=False, soft_wrap=True)
+    print("\n".join(f"  {path}" for path in paths[:SHOWN]))
+    if len(paths) > SHOWN:
+        print(f"  and {len(paths) - SHOWN} more files in {out}")
+
+
+def _summary(told: dict[str, Any]) -> str:
+    return "{clip}: {frames} frames, {located} with a ball, {absent} without, {unlabelled} unlabelled".format(**told)
+
+
+@labels_app.command("stats")
+def stats_command(
+    file: File,
+    source: From = None,
+    label: Label = None,
+    missing: MissingOption = None,
+    size: Size = None,
+    video: Video = None,
+    first_frame: First = None,
+    root: Root = None,
+    as_json: Json = False,
+) -> None:
+    """Count what a label file holds: states, visibility, events, speeds, runs without a ball."""
+    for each in _read(file, source, _read_options(label, missing, size, None, first_frame, root), video):
+        told = quality.stats(each)
+        if as_json:
+            print_json(told)
+            continue
+        print(_summary(told))
+        for name in ("visibility", "events", "speed_px_per_frame", "invisible_runs"):
+            counts = told[name] or {"none": None}
+            listed = ", ".join(f"{key} {'-' if value is None else value}" for key, value in counts.items())
+            print(f"  {name.replace('_', ' ')}: {listed}")
+        print(f"  interpolated: {told['interpolated']}")
+
+
+@labels_app.command("check")
+def check_command(
+    file: File,
+    source: From = None,
+    label: Label = None,
+    missing: MissingOption = None,
+    size: Size = None,
+    video: Video = None,
+    fps: Fps = None,
+    first_frame: First = None,
+    root: Root = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 where something was found.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Flag labels that look wrong: outside the picture, impossibly fast, jumps away and back, copied positions."""
+    sets = _read(file, source, _read_options(label, missing, size, fps, first_frame, root), video)
+    found = [finding for each in sets for finding in quality.check(each)]
+    for finding in found:
+        if as_json:
+            print_json(dataclasses.asdict(finding))
+        else:
+            print(f"{finding.clip}, frame {finding.frame}: {finding.kind}: {finding.message}")
+    if not as_json:
+        print(f"{len(found)} findings in {sum(len(each.labels) for each in sets)} labels")
+    if found and strict:
+        raise typer.Exit(1)
+
+
+Project = Annotated[Path, typer.Argument(help="The folder of a label project.")]
+JobName = Annotated[Optional[str], typer.Option("--job", help="Name of the job; needed where there are several.")]  # noqa: UP045
+Database = Annotated[Optional[str], typer.Option("--database", help="URL of the label book, if not in the folder.")]  # noqa: UP045
+
+
+@labels_app.command("export")
+def export_command(
+    project: Project,
+    to: Annotated[str, typer.Option("--to", help=f"The format to write: {', '.join(FORMATS)}.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the result.")],
+    job: JobName = None,
+    unlabelled: UnlabelledOption = Unlabelled.refuse,
+    box: Box = DEFAULTS.box_px,
+    prefix: Prefix = DEFAULTS.prefix,
+    database: Database = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Write what a job of a label project has, a set per video."""
+    from rallytrace.label import events
+
+    chosen = get_format(to)
+    with _open_project(project, database) as book:
+        parts = events.job_labels(book, _job_of(book, job))
+    missing = sum(len(part.unlabelled) for part in parts)
+    if missing and unlabelled is Unlabelled.refuse:
+        raise InputError(f"{missing} frames of the job are unlabelled: label them, or use --unlabelled drop or absent")
+    sets = [_set_of(part) for part in parts]
+    paths = write_sets(sets, chosen.name, out, WriteOptions(unlabelled.value, box, prefix), overwrite=overwrite)
+    _say_written(sets, chosen, out, paths, as_json)
+
+
+@labels_app.command("import")
+def import_command(
+    project: Project,
+    file: File,
+    video: Annotated[Optional[str], typer.Option("--video", help="Name of the video, where there are several.")] = None,  # noqa: UP045
+    job: JobName = None,
+    source: From = None,
+    label: Label = None,
+    missing: MissingOption = None,
+    first_frame: First = None,
+    root: Root = None,
+    database: Database = None,
+    as_json: Json = False,
+) -> None:
+    """Take labels into the unlabelled frames of a job's open tasks; what a tool interpolated is left out."""
+    from rallytrace.label import events, team
+
+    with _open_project(project, database) as book:
+        admin = next((user for user in team.users(book) if user.role == "admin" and user.active), None)
+        if admin is None:
+            raise InputError(f"{project} has no admin yet: start `rallytrace label {project}` and make one first")
+        job_id = _job_of(book, job)
+        video_ids = {part["video_id"] for part in events.job_parts(book, job_id)}
+        wanted = _only([book.video(each) for each in sorted(video_ids)], video, "video", "--video")
+        size = f"{wanted.w}x{wanted.h}" if wanted.w and wanted.h else None
+        options = _read_options(label, missing, size, wanted.rate, first_frame, root)
+        sets = _read(file, source, dataclasses.replace(options, n_frames=wanted.n_frames))
+        if len(sets) != 1:
+            raise InputError(f"{file} has {len(sets)} clips, expected the labels of one video")
+        seen = {frame: each for frame, each in sets[0].labels.items() if sets[0].extra(frame).keyframe}
+        imported, skipped = events.import_labels(book, admin, job_id, wanted.id, seen, file.name)
+    interpolated = len(sets[0].labels) - len(seen)
+    if as_json:
+        print_json({"imported": imported, "skipped": skipped, "interpolated": interpolated})
+    else:
+        print(f"{wanted.name}: {imported} labels taken in, {skipped} skipped, {interpolated} interpolated left out")
+
+
+@contextmanager
+def _open_project(project: Path, database: str | None) -> Iterator[LabelBook]:
+    path = project / "book.sqlite"
+    if database is None and not path.is_file():
+        raise InputError(f"{project}: no label project there, expected a folder with {path.name}, or --database")
+    from rallytrace.label import open_book
+
+    with open_book(database or path) as book:
+        yield book
+
+
+def _job_of(book: LabelBook, name: str | None) -> int:
+    from rallytrace.label import jobs
+
+    return int(_only(jobs.jobs(book), name, "job", "--job").id)
+
+
+def _only(known: Sequence[Named], name: str | None, what: str, option: str) -> Named:
+    """The one that is called `name`, or the only one. A video may be named without its suffix."""
+    found = [each for each in known if name is None or name in (each.name, Path(each.name).stem)]
+    if len(found) == 1:
+        return found[0]
+    names = ", ".join(each.name for each in known[:20]) or "none"
+    said = f"no single {what} is called {name!r}" if name else f"there are {len(known)} {what}s"
+    raise InputError(f"{said}; the project has {names}: choose with {option}")
+
+
+def _set_of(part: VideoLabels) -> LabelSet:
+    """What the book knows of a video, as any format takes it."""
+    video, extras = part.video, {}
+    for frame, each in part.labels.items():
+        blur = None if each.blur_l is None or each.blur_theta is None else (each.blur_l, each.blur_theta)
+        extras[frame] = Extra(each.event, each.source != "interpolated", each.score, each.source, blur)
+    labels = {frame: each.ball for frame, each in part.labels.items()}
+    wh = (video.w, video.h) if video.w and video.h else None
+    return LabelSet(Path(video.name).stem, labels, extras, wh, _rate(video.rate), video.n_frames, video.name)

@@ -1,0 +1,299 @@
+"""Routes of jobs: progress, agreement, consensus, labels out and in, networks and pre-labelling."""
+
+from __future__ import annotations
+
+import io
+import re
+import tempfile
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from fractions import Fraction
+from pathlib import Path as FilePath
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from pydantic import Field
+
+from rallytrace.errors import InputError
+from rallytrace.label import agreement, events, jobs
+from rallytrace.label.api_common import (
+    MAX_ID,
+    RAW_BODY,
+    Admin,
+    After,
+    Body,
+    Denied,
+    Limit,
+    Me,
+    Name,
+    Text,
+    Workspace,
+    Ws,
+    bounded_stream,
+    named,
+)
+from rallytrace.label.events import VideoLabels
+from rallytrace.label.proposals import ProposalRun
+from rallytrace.label.team import User
+from rallytrace.labels.formats import FORMATS, get_format, read_sets, render_sets
+from rallytrace.labels.sets import Extra, LabelSet, ReadOptions, WriteOptions
+
+router = APIRouter(prefix="/api", tags=["jobs"])
+Id = Annotated[int, Path(ge=1, le=MAX_ID)]
+MAX_IMPORT_BYTES = 64 * 2**20
+
+
+class NewJob(Body):
+    """What is asked, of which videos, in which pieces."""
+
+    name: Name
+    video_ids: Annotated[list[Annotated[int, Field(ge=1, le=MAX_ID)]], Field(min_length=1, max_length=1000)]
+    instructions: Text = ""
+    kind: Literal["label", "adjust", "verify"] = "label"
+    sequence_length: Annotated[int, Field(ge=0, le=10**6)] = 600
+    replicas: Annotated[int, Field(ge=1, le=10)] = 1
+    gold_fraction: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+
+class Prelabel(Body):
+    """Of one video, or of all of a job."""
+
+    video_id: Annotated[int, Field(ge=1, le=MAX_ID)] | None = None
+    job_id: Annotated[int, Field(ge=1, le=MAX_ID)] | None = None
+    model: Name = "accurate"
+
+
+def _job_json(job: jobs.Job, user: User) -> dict[str, Any]:
+    shown = asdict(job)
+    return shown if user.reviews else {name: shown[name] for name in shown if name != "gold_fraction"}
+
+
+@router.get("/jobs")
+def list_jobs(ws: Ws, user: Me, after: After = 0, limit: Limit = 1000) -> list[dict[str, Any]]:
+    """All of the project."""
+    return [_job_json(job, user) for job in jobs.jobs(ws.book, after, limit)]
+
+
+@router.post("/jobs", status_code=201)
+def create_job(body: NewJob, ws: Ws, user: Admin) -> dict[str, Any]:
+    """Cuts the videos into tasks."""
+    return _job_json(jobs.create_job(ws.book, user, **body.model_dump()), user)
+
+
+@router.get("/jobs/{job_id}")
+def job(job_id: Id, ws: Ws, user: Me) -> dict[str, Any]:
+    """With its progress; annotators see their own share of it by person."""
+    found, progress = jobs.job(ws.book, job_id), jobs.progress(ws.book, job_id)
+    people = [
+        asdict(each) | {"user": each.name} for each in progress.per_person if user.reviews or each.user_id == user.id
+    ]
+    return _job_json(found, user) | {"progress": asdict(progress) | {"per_person": people}}
+
+
+@router.get("/jobs/{job_id}/agreement")
+def agree(job_id: Id, ws: Ws, user: Me) -> dict[str, Any]:
+    """Between annotators, and with the hidden tests. Reviewers and admins."""
+    names = named(ws.book)
+
+    def shown(pair: agreement.Agreement) -> dict[str, Any]:
+        return asdict(pair) | {"a": names.get(pair.a, ""), "b": names.get(pair.b, "")}
+
+    scores = agreement.gold_scores(ws.book, user, job_id)
+    gold = [shown(each.agreement) | {"user": names.get(each.user_id, ""), "task": each.task_id} for each in scores]
+    return {"pairs": [shown(pair) for pair in agreement.agreement(ws.book, user, job_id)], "gold": gold}
+
+
+def _consensus_json(made: agreement.Consensus) -> dict[str, Any]:
+    places = [{"video": video, "frame": frame} for video, frame in made.adjudicate]
+    frames = [frame for _, frame in made.adjudicate]
+    about = {"version": made.version, "n": len(made.points), "created": made.created}
+    return about | {"adjudicate": frames, "places": places}
+
+
+@router.post("/jobs/{job_id}/consensus")
+def make_consensus(job_id: Id, ws: Ws, user: Me) -> dict[str, Any]:
+    """A new version of what the annotators say together. Reviewers and admins."""
+    return _consensus_json(agreement.make_consensus(ws.book, user, job_id))
+
+
+@router.get("/jobs/{job_id}/consensus")
+def consensus(
+    job_id: Id, ws: Ws, user: Me, version: Annotated[int | None, Query(ge=1, le=MAX_ID)] = None
+) -> dict[str, Any]:
+    """A version, the latest by default. Reviewers and admins."""
+    _reviewers_only(user)
+    jobs.job(ws.book, job_id)
+    found = agreement.consensus(ws.book, job_id, version)
+    if found is None:
+        raise Denied(404, "not_found", f"job {job_id} has no such consensus")
+    return _consensus_json(found)
+
+
+def _reviewers_only(user: User) -> None:
+    if not user.reviews:
+        raise Denied(403, "forbidden", "only a reviewer or an admin may do this")
+
+
+@router.get("/jobs/{job_id}/export", response_class=Response)
+def export(
+    job_id: Id,
+    ws: Ws,
+    user: Me,
+    format: Annotated[str, Query(max_length=40)] = "tracknetv2",
+    unlabelled: Literal["refuse", "drop", "absent"] = "refuse",
+) -> Response:
+    """A zip of the job's labels, and of how each came about. Reviewers and admins."""
+    _reviewers_only(user)
+    to, found = get_format(format), events.job_labels(ws.book, job_id)
+    missing = sum(len(part.unlabelled) for part in found)
+    if missing and unlabelled == "refuse":
+        raise Denied(
+            409, "unlabelled", f"{missing} frames are unlabelled: label them, or export with unlabelled=drop or absent"
+        )
+    files = render_sets(_sets(ws, found), to, WriteOptions(unlabelled=unlabelled))
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, text in files.items():
+            archive.writestr(name, text)
+    headers = {"Content-Disposition": f'attachment; filename="job-{job_id}-{to.name}.zip"'}
+    return Response(out.getvalue(), media_type="application/zip", headers=headers)
+
+
+def _sets(ws: Workspace, parts: Sequence[VideoLabels]) -> list[LabelSet]:
+    """One set per video, under its file's name; a name that two videos share gets the video's id."""
+    stems = [re.sub(r"[^\w.()-]+", "_", FilePath(part.video.name).stem)[:100].strip(".") or "video" for part in parts]
+    sets = []
+    for part, stem in zip(parts, stems, strict=True):
+        video = part.video
+        name = stem if stems.count(stem) == 1 else f"{stem}-{video.id}"
+        extras = {frame: _extra(label) for frame, label in part.labels.items()}
+        wh = (video.w, video.h) if video.w and video.h else None
+        sets.append(
+            LabelSet(
+                name,
+                {frame: label.ball for frame, label in part.labels.items()},
+                extras,
+                wh,
+                Fraction(video.rate) if video.rate else None,
+                video.n_frames,
+                FilePath(video.name).name,
+            )
+        )
+    return sets
+
+
+def _extra(label: events.Label) -> Extra:
+    blur = None if label.blur_l is None or label.blur_theta is None else (label.blur_l, label.blur_theta)
+    return Extra(label.event, label.source != "interpolated", label.score, label.source, blur)
+
+
+@router.post("/jobs/{job_id}/import", openapi_extra=RAW_BODY)
+async def take_in(
+    job_id: Id,
+    request: Request,
+    ws: Ws,
+    user: Me,
+    format: Annotated[str, Query(max_length=40)] = "auto",
+    name: Annotated[str, Query(min_length=1, max_length=100)] = "labels",
+    video: Annotated[int | None, Query(ge=1, le=MAX_ID)] = None,
+) -> dict[str, Any]:
+    """Labels of a file (the raw body) for the unlabelled frames of the job's open tasks. Reviewers and admins."""
+    _reviewers_only(user)
+    safe = re.sub(r"[^\w.-]+", "_", name).lstrip(".") or "labels"
+    with tempfile.TemporaryDirectory() as folder:
+        path = FilePath(folder) / safe
+        with path.open("wb") as file:
+            async for chunk in bounded_stream(request, MAX_IMPORT_BYTES):
+                file.write(chunk)
+        return await run_in_threadpool(_take_in, ws, user, job_id, path, format, video)
+
+
+def _take_in(
+    ws: Workspace, user: User, job_id: int, path: FilePath, format: str, video_id: int | None
+) -> dict[str, Any]:
+    """Which set of the file belongs to which video is told by their names, or clear where there is one of each."""
+    parts = _tasks_of(ws, user, job_id)
+    videos = {task.video_id: FilePath(task.video_name).stem for task in parts}
+    if video_id is not None:
+        videos = {each: stem for each, stem in videos.items() if each == video_id}
+    if not videos:
+        raise Denied(404, "not_found", f"job {job_id} has no such video")
+    sizes = _read_options(ws, videos)
+    try:
+        sets = read_sets(path, None if format == "auto" else format, sizes)
+    except InputError as error:
+        raise InputError(str(error).replace(str(path), path.name)) from None  # where it lay is no one's business
+    imported = skipped = 0
+    for each in sets:
+        target = next((n for n, stem in videos.items() if stem == FilePath(each.name).stem), None)
+        if target is None and len(sets) == len(videos) == 1:
+            target = next(iter(videos))
+        if target is None:
+            names = ", ".join(sorted(set(videos.values())))[:300]
+            raise InputError(f"the file labels {each.name[:80]!r}, the job has {names}: say which video it is of")
+        done = events.import_labels(ws.book, user, job_id, target, each.labels, path.name)
+        imported, skipped = imported + done[0], skipped + done[1]
+    return {"imported": imported, "skipped": skipped, "notes": [note for each in sets for note in each.notes]}
+
+
+def _read_options(ws: Workspace, videos: Mapping[int, str]) -> ReadOptions:
+    if len(videos) != 1:
+        return ReadOptions()
+    found = ws.book.video(next(iter(videos)))
+    wh = (found.w, found.h) if found.w and found.h else None
+    return ReadOptions(wh=wh, fps=Fraction(found.rate) if found.rate else None, n_frames=found.n_frames)
+
+
+@router.get("/formats")
+def formats(user: Me) -> list[dict[str, Any]]:
+    """The label formats that are read and written."""
+    return [
+        {"name": each.name, "title": each.title, "extensions": each.suffixes, "can_read": True, "can_write": True}
+        for each in FORMATS.values()
+    ]
+
+
+@router.get("/models")
+def models(ws: Ws, user: Me) -> list[str]:
+    """The networks that can make proposals."""
+    return list(ws.proposer.models())
+
+
+def _run_json(run: ProposalRun) -> dict[str, Any]:
+    shown = asdict(run)
+    return shown | {"video": shown.pop("video_id")}
+
+
+@router.get("/prelabel")
+def prelabels(ws: Ws, user: Me, after: After = 0, limit: Limit = 1000) -> list[dict[str, Any]]:
+    """All runs of networks over videos."""
+    return [_run_json(run) for run in ws.proposer.runs(after, limit)]
+
+
+@router.post("/prelabel", status_code=202)
+def prelabel(body: Prelabel, ws: Ws, user: Me) -> dict[str, Any]:
+    """Runs a network over a video, or over those of a job, in the background. Reviewers and admins."""
+    _reviewers_only(user)
+    if (body.video_id is None) == (body.job_id is None):
+        raise Denied(422, "invalid", "expected video_id or job_id, one of the two")
+    videos = [body.video_id] if body.video_id else sorted({t.video_id for t in _tasks_of(ws, user, body.job_id)})
+    ids = [ws.proposer.start(each, body.model) for each in videos if each]
+    return {"id": ids[0], "ids": ids}
+
+
+def _tasks_of(ws: Workspace, user: User, job_id: int | None) -> list[jobs.Task]:
+    jobs.job(ws.book, job_id or 0)
+    found: list[jobs.Task] = []
+    while page := jobs.tasks(ws.book, user, job_id=job_id, after=found[-1].id if found else 0):
+        found += page
+    return found
+
+
+@router.delete("/prelabel/{run_id}")
+def cancel(run_id: Id, ws: Ws, user: Me) -> dict[str, bool]:
+    """Ends a run, or forgets one that has ended with its proposals. Reviewers and admins."""
+    _reviewers_only(user)
+    ws.proposer.cancel(run_id)
+    return {"ok": True}

@@ -1,0 +1,176 @@
+"""COCO keypoints, and COCO boxes, whose middle is the ball.
+
+keypoints [x, y, v]: v = 0 not labelled, 1 labelled but hidden (our OCCLUDED), 2 visible. A picture in `images` without
+an annotation of the ball has no ball; a frame that is not in `images` is unlabelled. `attributes` of an annotation
+(CVAT writes such) carry visibility, event and interpolated.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+from rallytrace.errors import LabelError
+from rallytrace.labels.sets import (
+    Builder,
+    Extra,
+    LabelSet,
+    ReadOptions,
+    WriteOptions,
+    choose_label,
+    clip_of,
+    event_of,
+    frame_number,
+    safe_name,
+    score_of,
+    visibility_of,
+)
+from rallytrace.labels.source import Source, objects
+from rallytrace.types import XY, Visibility
+
+Json = dict[str, Any]
+
+
+def detect(source: Source) -> bool:
+    """Whether a JSON file has images, annotations and categories."""
+    return any(_looks_so(source, name) for name in source.find(".json")[:5])
+
+
+def _looks_so(source: Source, name: str) -> bool:
+    if not source.head(name).lstrip().startswith("{"):
+        return False
+    data = source.data(name)
+    return all(key in data for key in (b'"images"', b'"annotations"', b'"categories"'))
+
+
+def read(source: Source, options: ReadOptions) -> list[LabelSet]:
+    """One set per video: by video_id, by the folder of the pictures, or by their names up to the number.
+
+    Raises LabelError.
+    """
+    sets: list[LabelSet] = []
+    for name in source.find(".json"):
+        value = source.json(name)
+        if not isinstance(value, dict) or "images" not in value:
+            raise LabelError(f"{source.where(name)}: no images, expected COCO's images, annotations and categories")
+        sets += _read_one(source, name, value, options)
+    return sets
+
+
+def _read_one(source: Source, name: str, value: Json, options: ReadOptions) -> list[LabelSet]:
+    where = source.where(name)
+    images, annotations, categories, videos = (
+        objects(value.get(key) or [], f"{where}: {key}") for key in ("images", "annotations", "categories", "videos")
+    )
+    names = {str(category.get("id")): str(category.get("name")) for category in categories}
+    used = {str(annotation.get("category_id")) for annotation in annotations}
+    of_ball = [names.get(each, each) for each in used] if options.label is None and used else list(names.values())
+    ball = choose_label(sorted(of_ball), options.label, where) if of_ball else None
+    video_names = {str(video.get("id")): str(video.get("name") or video.get("file_name")) for video in videos}
+    builders: dict[str, Builder] = {}
+    places: dict[str, tuple[Builder, int]] = {}
+    for rank, image in enumerate(sorted(images, key=lambda image: str(image.get("file_name")).encode())):
+        clip = video_names.get(str(image.get("video_id"))) or _folder_of(image) or clip_of(str(image.get("file_name")))
+        clip = clip if clip not in ("", "None") else source.stem(name)
+        found = builders.setdefault(clip, Builder(clip, where, options))
+        places[str(image.get("id"))] = (found, _frame_of(image, rank, found))
+        found.size(image.get("width"), image.get("height"))
+    for annotation in annotations:
+        if names.get(str(annotation.get("category_id")), str(annotation.get("category_id"))) == ball:
+            if str(annotation.get("image_id")) not in places:
+                raise LabelError(f"{where}: annotation of image {annotation.get('image_id')!r}, which is not in images")
+            _put(*places[str(annotation.get("image_id"))], annotation)
+    info = value["info"] if isinstance(value.get("info"), dict) else {}
+    if len(builders) == 1 and info.get("number_of_frames"):
+        next(iter(builders.values())).length(info["number_of_frames"])
+    shown: dict[str, list[int]] = {}
+    for found, frame in places.values():
+        shown.setdefault(found.name, []).append(frame)
+    return [found.done(shown.get(clip, ()), "absent") for clip, found in builders.items()]
+
+
+def _folder_of(image: Json) -> str:
+    folder = PurePosixPath(str(image.get("file_name") or "").replace("\\", "/")).parent.name
+    return "" if folder in {"images", "data", "default", "train", "val", "test"} else folder
+
+
+def _frame_of(image: Json, rank: int, found: Builder) -> int:
+    """Its frame number if it tells one, then the number in its name, then its place in the order of the names."""
+    for key in ("frame_id", "frame_index", "frame_number"):
+        if key in image:
+            return found.frame(image[key])
+    named = frame_number(str(image.get("file_name")), found.options.first_frame)
+    if named is None:
+        found.notes.append(f"{found.name}: pictures without numbers were counted in the order of their names")
+    return found.frame(rank if named is None else named)
+
+
+def _put(found: Builder, frame: int, annotation: Json) -> None:
+    told = annotation["attributes"] if isinstance(annotation.get("attributes"), dict) else {}
+    score = score_of(annotation.get("score"))
+    extra = Extra(event_of(told.get("event", "")), told.get("interpolated") is not True, score)
+    place = _keypoint(annotation, found)
+    if place is None and annotation.get("bbox"):
+        box = annotation["bbox"]
+        if not isinstance(box, list) or len(box) != 4:
+            raise LabelError(f"{found.where}: bbox {str(box)[:60]}, expected [x, y, width, height]")
+        x, y, w, h = (found.number(value, "bbox") for value in box)
+        # A keypoint of v = 0 is "not labelled" even where its annotation has a box.
+        place = None if annotation.get("keypoints") else ((x + w / 2, y + h / 2), Visibility.CLEAR)
+    if place is None:
+        found.put_unlabelled(frame)
+        return
+    default = Visibility.OCCLUDED if told.get("occluded") is True else place[1]
+    found.put(frame, place[0], visibility_of(told.get("visibility", ""), default), extra)
+
+
+def _keypoint(annotation: Json, found: Builder) -> tuple[XY, Visibility] | None:
+    """The first keypoint that is labelled."""
+    values = annotation.get("keypoints") or []
+    if not isinstance(values, list) or len(values) % 3:
+        raise LabelError(f"{found.where}: keypoints {str(values)[:60]}, expected x, y, v for each")
+    for n in range(0, len(values), 3):
+        x, y, v = (found.number(value, "keypoints") for value in values[n : n + 3])
+        if v > 0:
+            return (x, y), Visibility.OCCLUDED if v == 1 else Visibility.CLEAR
+    return None
+
+
+def render(sets: Sequence[LabelSet], options: WriteOptions) -> dict[str, str]:
+    """`<clip>.json` with one category ball of one keypoint and a box of box_px."""
+    return {f"{safe_name(labels.name)}.json": _document(labels, options.box_px) for labels in sets}
+
+
+def _document(labels: LabelSet, box_px: float) -> str:
+    size = {"width": labels.wh[0], "height": labels.wh[1]} if labels.wh else {}
+    name = safe_name(labels.name)
+    images = [
+        {"id": frame + 1, "file_name": f"{name}/{name}_{frame:06}.jpg", "frame_id": frame, **size}
+        for frame in sorted(labels.labels)
+    ]
+    annotations: list[Json] = []
+    for label in labels.located():
+        assert label.xy
+        x, y = (round(value, 3) for value in label.xy)
+        extra = labels.extra(label.frame)
+        told = {"visibility": label.visibility.name.lower(), "event": extra.event, "interpolated": not extra.keyframe}
+        annotations.append(
+            {
+                "id": len(annotations) + 1,
+                "image_id": label.frame + 1,
+                "category_id": 1,
+                "keypoints": [x, y, 1 if label.visibility is Visibility.OCCLUDED else 2],
+                "num_keypoints": 1,
+                "bbox": [round(x - box_px / 2, 3), round(y - box_px / 2, 3), box_px, box_px],
+                "area": box_px**2,
+                "iscrowd": 0,
+                "attributes": told,
+                **({} if extra.score is None else {"score": extra.score}),
+            }
+        )
+    category = {"id": 1, "name": "ball", "supercategory": "ball", "keypoints": ["ball"], "skeleton": []}
+    info = {"description": labels.name, "number_of_frames": labels.length}
+    whole_file = {"info": info, "images": images, "annotations": annotations, "categories": [category]}
+    return json.dumps(whole_file, ensure_ascii=False, indent=1)

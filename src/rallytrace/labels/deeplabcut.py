@@ -1,0 +1,133 @@
+"""DeepLabCut and Lightning Pose CSV: header rows scorer, (individuals,) bodyparts and coords, then a row per picture.
+
+CollectedData has the labelled pictures by path: the number in a name is the frame, an empty position is no ball, a
+frame without a row is unlabelled. A predictions file has frame numbers and a likelihood, which becomes the score.
+Lightning Pose's `visible` column: 2 clear, 1 occluded, 0 no ball.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+from typing import NamedTuple
+
+from rallytrace.errors import LabelError
+from rallytrace.labels.sets import (
+    Builder,
+    Extra,
+    LabelSet,
+    ReadOptions,
+    WriteOptions,
+    choose_label,
+    frame_number,
+    safe_name,
+    score_of,
+    short,
+)
+from rallytrace.labels.source import Source
+from rallytrace.types import Visibility
+
+SCORER = "rallytrace"
+HEADERS = ("scorer", "individuals", "bodyparts", "coords")
+
+
+def detect(source: Source) -> bool:
+    """Whether a CSV begins with the row of the scorer, followed by one of the body parts."""
+    return any(_is_table(source, name) for name in _tables(source)[:20])
+
+
+def _tables(source: Source) -> list[str]:
+    names = source.find(".csv")
+    return [name for name in names if PurePosixPath(name).name.startswith("CollectedData")] or names
+
+
+def _is_table(source: Source, name: str) -> bool:
+    starts = [line.partition(",")[0].strip().lower() for line in source.head(name).splitlines()[:4]]
+    return "scorer" in starts[:1] and "bodyparts" in starts
+
+
+class _Columns(NamedTuple):
+    """Where the ball is; -1 for a column that is not there."""
+
+    x: int
+    y: int
+    likelihood: int
+    visible: int
+
+
+def read(source: Source, options: ReadOptions) -> list[LabelSet]:
+    """One set per folder of pictures, or per predictions file. Raises LabelError."""
+    tables = [name for name in _tables(source) if source.is_file or _is_table(source, name)]
+    if not tables:
+        raise LabelError(f"{source.path}: no CSV with header rows scorer, bodyparts, coords")
+    return [labels for name in tables for labels in _read_one(source, name, options)]
+
+
+def _read_one(source: Source, name: str, options: ReadOptions) -> list[LabelSet]:
+    where = source.where(name)
+    try:
+        rows = [row for row in csv.reader(io.StringIO(source.text(name))) if any(cell.strip() for cell in row)]
+    except csv.Error as error:
+        raise LabelError(f"{where}: not a CSV ({error})") from error
+    heads = {row[0].strip().lower(): row for row in rows[:4] if row[0].strip().lower() in HEADERS}
+    if not {"bodyparts", "coords"} <= heads.keys() or any(len(head) != len(rows[0]) for head in heads.values()):
+        raise LabelError(f"{where}: expected equally long header rows scorer, bodyparts, coords")
+    columns, first = _choose(heads, options, where)
+    builders: dict[str, Builder] = {}
+    for row in rows[len(heads) :]:
+        if len(row) != len(rows[0]):
+            raise LabelError(f"{where}: row {row[0][:60]!r} has {len(row)} values, expected {len(rows[0])}")
+        path = PurePosixPath("/".join(cell.strip().replace("\\", "/") for cell in row[:first] if cell.strip()))
+        clip = path.parent.name or source.stem(name).partition("DLC_")[0]
+        found = builders.setdefault(clip, Builder(clip, where, options))
+        frame = frame_number(path.name, options.first_frame)
+        if frame is None:
+            raise LabelError(f"{where}: no frame number in {str(path)[:80]!r}")
+        _put(found, found.frame(frame), row, columns)
+    return [found.done(range(found.n_frames or 0), "unlabelled") for found in builders.values()]
+
+
+def _choose(heads: dict[str, list[str]], options: ReadOptions, where: str) -> tuple[_Columns, int]:
+    """The ball's columns and how many columns name the picture: one, or three in newer files."""
+    coords = [cell.strip().lower() for cell in heads["coords"]]
+    if "x" not in coords or "y" not in coords:
+        raise LabelError(f"{where}: the row coords has no x and y")
+    first = coords.index("x")
+    parts = [cell.strip() for cell in heads["bodyparts"]]
+    part = choose_label(parts[first:], options.label, where)
+    mine = [n for n in range(first, len(parts)) if parts[n] == part]
+    animal = heads.get("individuals")
+    mine = [n for n in mine if animal is None or animal[n] == animal[mine[0]]]
+    at = {coords[n]: n for n in mine}
+    if "x" not in at or "y" not in at:
+        raise LabelError(f"{where}: {part[:40]!r} has no x and y")
+    return _Columns(at["x"], at["y"], at.get("likelihood", -1), at.get("visible", -1)), first
+
+
+def _put(found: Builder, frame: int, row: list[str], columns: _Columns) -> None:
+    texts = ["" if n < 0 or row[n].strip().lower() == "nan" else row[n].strip() for n in columns]
+    x, y, likelihood, visible = texts
+    extra = Extra(score=score_of(found.number(likelihood, "likelihood")) if likelihood else None)
+    seen = found.number(visible, "visible") if visible else 2.0
+    if not x or not y or seen == 0:
+        found.put_absent(frame, extra)
+        return
+    xy = (found.number(x, "x"), found.number(y, "y"))
+    found.put(frame, xy, Visibility.OCCLUDED if seen == 1 else Visibility.CLEAR, extra)
+
+
+def render(sets: Sequence[LabelSet], options: WriteOptions) -> dict[str, str]:
+    """`labeled-data/<clip>/CollectedData_rallytrace.csv`, a row per labelled frame."""
+    return {f"labeled-data/{safe_name(each.name)}/CollectedData_{SCORER}.csv": _table(each) for each in sets}
+
+
+def _table(labels: LabelSet) -> str:
+    out = io.StringIO()
+    table = csv.writer(out, lineterminator="\n")
+    table.writerows([("scorer", SCORER, SCORER), ("bodyparts", "ball", "ball"), ("coords", "x", "y")])
+    for frame, label in sorted(labels.labels.items()):
+        xy = ("", "") if label.xy is None else (short(label.xy[0], 3), short(label.xy[1], 3))
+        table.writerow([f"labeled-data/{safe_name(labels.name)}/img{frame:06}.png", *xy])
+    return out.getvalue()

@@ -1,0 +1,279 @@
+"""Ground Truth video frame jobs: manifests (JSON Lines), sequence files, SeqLabel.json and the label category config.
+
+frame-no counts from 0 or from 1 and is a number or a text; it is taken to count from 1 unless some frame has 0. A frame
+whose entry has no ball is absent, a frame without an entry is unlabelled: the format itself cannot tell the two apart.
+s3:// names are looked for in a local copy of the bucket; nothing is fetched.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+from rallytrace.errors import LabelError
+from rallytrace.labels.sets import (
+    EVENTS,
+    VISIBILITY_NAMES,
+    Builder,
+    Extra,
+    LabelSet,
+    ReadOptions,
+    WriteOptions,
+    choose_label,
+    event_of,
+    safe_name,
+    visibility_of,
+    whole,
+)
+from rallytrace.labels.source import Source, objects, parse_json
+from rallytrace.types import XY, Visibility
+
+Json = dict[str, Any]
+JOB = "rallytrace"
+MAX_SEQUENCE = 2000  # frames; and
+MAX_MANIFEST = 10  # sequences: what the service takes
+SHAPES = ("keypoints", "annotations", "polygons", "polylines")
+_MARKS = ('"source-ref"', '-annotations"', '"seq-no"')
+
+
+def detect(source: Source) -> bool:
+    """Whether there is a manifest, a SeqLabel.json or a sequence file."""
+    return bool(_entry(source))
+
+
+def _entry(source: Source) -> list[str]:
+    """The files to begin with: output manifests, or SeqLabel files, or other manifests, or sequence files."""
+    if source.is_file:
+        return [name for name in source.names if any(mark in source.head(name) for mark in _MARKS)]
+    last = {name: PurePosixPath(name).name.lower() for name in source.names}
+    for ending in ("output.manifest", "seqlabel.json", ".manifest"):
+        found = [name for name in last if last[name].endswith(ending)]
+        if found:
+            return found
+    names = [name for name in source.names if name.endswith(".json")][:200]
+    return [name for name in names if '"seq-no"' in source.head(name)]
+
+
+@dataclass
+class _Part:
+    """One sequence: the frames that were to be labelled, and what was said of them."""
+
+    clip: str
+    where: str
+    order: int
+    frames: list[Json] = field(default_factory=list)
+    entries: list[Json] = field(default_factory=list)
+    classes: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def read(source: Source, options: ReadOptions) -> list[LabelSet]:
+    """One set per prefix: sequences of one video come together again. Raises LabelError."""
+    parts = [part for name in _entry(source) for part in _parts(source, name, options)]
+    if not parts:
+        raise LabelError(f"{source.path}: no manifest, SeqLabel.json or sequence file inside")
+    clips: dict[str, list[_Part]] = {}
+    for part in parts:
+        clips.setdefault(part.clip, []).append(part)
+    return [_read_clip(clip, sorted(mine, key=lambda part: part.order), options) for clip, mine in clips.items()]
+
+
+def _parts(source: Source, name: str, options: ReadOptions) -> list[_Part]:
+    where = source.where(name)
+    text = source.text(name)
+    if '"source-ref"' in text[:65536]:
+        lines = [line for line in text.splitlines() if line.strip()]
+        values = [parse_json(line, f"{where}, line {n}") for n, line in enumerate(lines, 1)]
+        return [_line(source, line, n, where, options) for n, line in enumerate(objects(values, where))]
+    value = parse_json(text, where)
+    if not isinstance(value, dict):
+        raise LabelError(f"{where}: expected a JSON object")
+    if "seq-no" in value:
+        return [_sequence(value, where, PurePosixPath(name).stem)]
+    folders = (source.path.resolve() / name).parts
+    job = folders[folders.index("annotations") - 1] if "annotations" in folders[1:] else source.stem(name)
+    return [_Part(job if source.is_file else str(PurePosixPath(name).parent), where, 0, entries=_entries(value, where))]
+
+
+def _line(source: Source, line: Json, order: int, where: str, options: ReadOptions) -> _Part:
+    """A manifest's line: its sequence file, if it was copied, and its labels, if it has some."""
+    uri = str(line.get("source-ref"))
+    refs = [key for key in line if key.endswith("-ref") and key != "source-ref"]
+    try:
+        near, name = source.near(uri, options.root)
+        value = near.json(name)
+        part = _sequence(value if isinstance(value, dict) else {}, near.where(name), PurePosixPath(uri).stem)
+    except LabelError as error:
+        if not refs:
+            raise
+        part = _Part(PurePosixPath(uri).stem, where, order, notes=[f"the sequence file was not read: {error}"])
+    about = [(key, value) for key, value in line.items() if key.endswith("-metadata") and isinstance(value, dict)]
+    about.sort(key=lambda pair: str(pair[1].get("creation-date")))  # an adjustment job adds its own, later one
+    wanted = about[-1][0].removesuffix("-metadata") if about else refs[-1] if refs else None
+    if wanted is None:
+        return part
+    if about and isinstance(about[-1][1].get("class-map"), dict):
+        part.classes = {str(key): str(name) for key, name in about[-1][1]["class-map"].items()}
+    near, name = source.near(str(line.get(wanted)), options.root)
+    part.where = near.where(name)
+    part.entries = _entries(near.json(name), part.where)
+    return part
+
+
+def _sequence(value: Json, where: str, stem: str) -> _Part:
+    frames = objects(value.get("frames"), f"{where}: frames")
+    said = value.get("number-of-frames", len(frames))
+    if whole(said, f"{where}: number-of-frames") != len(frames):
+        raise LabelError(f"{where}: number-of-frames is {said}, but frames has {len(frames)}")
+    frames = sorted(frames, key=lambda frame: str(frame.get("frame")).encode())
+    clip = PurePosixPath(str(value.get("prefix") or "")).name or stem
+    return _Part(clip, where, whole(value.get("seq-no", 0), f"{where}: seq-no"), frames)
+
+
+def _entries(value: Any, where: str) -> list[Json]:
+    for key in ("tracking-annotations", "detection-annotations"):
+        if isinstance(value, dict) and key in value:
+            return objects(value[key], f"{where}: {key}")
+    raise LabelError(f"{where}: neither tracking-annotations nor detection-annotations inside")
+
+
+def _read_clip(clip: str, parts: list[_Part], options: ReadOptions) -> LabelSet:
+    found = Builder(clip, parts[0].where, options)
+    numbers = [_frame_no(entry, part) for part in parts for entry in part.frames or part.entries]
+    base = options.first_frame if options.first_frame is not None else 0 if 0 in numbers else 1
+    restarts = len(set(numbers)) < len(numbers)  # each sequence counts anew: they follow each other
+    names = [name for part in parts for entry in part.entries for name, _ in _things(entry, part)]
+    ball = choose_label(names, options.label, found.where) if names else ""
+    known: list[int] = []
+    start = 0
+    for part in parts:
+        found.where = part.where
+        found.notes += part.notes
+        position = {_frame_no(frame, part): start + n for n, frame in enumerate(part.frames)} if restarts else {}
+        known += [found.frame(position.get(no, no - base)) for no in (_frame_no(f, part) for f in part.frames)]
+        for entry in part.entries:
+            no = _frame_no(entry, part)
+            _put(found, found.frame(position.get(no, no - base)), entry, part, ball)
+        start += len(part.frames)
+    if known:
+        found.length(max(known) + 1)
+    missing = len(set(known)) - len({frame for frame in known if found.has(frame)})
+    if missing and options.silence is None and any(part.entries for part in parts):
+        found.notes.append(f"{clip}: {missing} frames have no entry and stay unlabelled (--missing absent: no ball)")
+    return found.done(known, "unlabelled")
+
+
+def _frame_no(entry: Json, part: _Part) -> int:
+    return whole(entry.get("frame-no"), f"{part.where}: frame-no")
+
+
+def _things(entry: Json, part: _Part) -> Iterable[tuple[str, Json]]:
+    """The objects of a frame with their label: of the class map, or of the object's name, which is ball:1."""
+    for shape in SHAPES:
+        for thing in objects(entry.get(shape) or [], f"{part.where}: {shape}"):
+            called = str(thing.get("object-name") or "").partition(":")[0]
+            yield part.classes.get(str(thing.get("class-id"))) or called or str(thing.get("class-id", "ball")), thing
+
+
+def _put(found: Builder, frame: int, entry: Json, part: _Part, ball: str) -> None:
+    attributes = entry.get("frame-attributes")
+    event = event_of(attributes.get("event", "")) if isinstance(attributes, dict) else ""
+    found.put_absent(frame, Extra(event))
+    for name, thing in _things(entry, part):
+        if name == ball:
+            told = thing.get("label-category-attributes")
+            visibility = visibility_of(told.get("visibility", "")) if isinstance(told, dict) else Visibility.CLEAR
+            found.put(frame, _centre(thing, found), visibility, Extra(event))
+
+
+def _centre(thing: Json, found: Builder) -> XY:
+    if "width" in thing:
+        left, top, width, height = (found.number(thing.get(k), k) for k in ("left", "top", "width", "height"))
+        return left + width / 2, top + height / 2
+    corners = objects(thing.get("vertices") or [thing], f"{found.where}: vertices")
+    xs, ys = ([found.number(corner.get(axis), axis) for corner in corners] for axis in "xy")
+    return sum(xs) / len(xs), sum(ys) / len(ys)
+
+
+def render(sets: Sequence[LabelSet], options: WriteOptions) -> dict[str, str]:
+    """The bucket's folder: per 2,000 frames a sequence file and a SeqLabel.json; input and output manifests; the label
+    category config. frame-no counts from 1 and is a text in SeqLabel.json, as the service itself writes it."""
+    prefix = options.prefix.rstrip("/") + "/"
+    files: dict[str, str] = {"label-category-config.json": json.dumps(_config(), indent=1)}
+    inputs: list[str] = []
+    outputs: list[str] = []
+    for labels in sets:
+        name = safe_name(labels.name)
+        for start in range(0, max(labels.length, 1), MAX_SEQUENCE):
+            frames = range(start, min(start + MAX_SEQUENCE, labels.length))
+            order = len(inputs)
+            sequence = f"sequences/{name}_{start:06}.json"
+            said = f"{JOB}/annotations/consolidated-annotation/output/{order}/SeqLabel.json"
+            files[sequence] = json.dumps(_sequence_of(f"{prefix}frames/{name}/", order + 1, frames), ensure_ascii=False)
+            files[said] = json.dumps({"tracking-annotations": _said(labels, frames)}, ensure_ascii=False)
+            inputs.append(json.dumps({"source-ref": prefix + sequence}, ensure_ascii=False) + "\n")
+            outputs.append(json.dumps(_output(prefix, sequence, said), ensure_ascii=False) + "\n")
+    for n in range(0, len(inputs), MAX_MANIFEST):
+        files[f"input{n // MAX_MANIFEST or ''}.manifest"] = "".join(inputs[n : n + MAX_MANIFEST])
+    files[f"{JOB}/manifests/output/output.manifest"] = "".join(outputs)
+    return files
+
+
+def _sequence_of(prefix: str, order: int, frames: range) -> Json:
+    listed = [{"frame-no": frame + 1, "frame": f"frame{frame + 1:06}.jpg"} for frame in frames]
+    return {"seq-no": order, "prefix": prefix, "number-of-frames": len(frames), "frames": listed}
+
+
+def _output(prefix: str, sequence: str, said: str) -> Json:
+    metadata = {
+        "class-map": {"0": "ball"},
+        "job-name": f"labeling-job/{JOB}",
+        "human-annotated": "yes",
+        "creation-date": "2026-01-01T00:00:00.000000",  # fixed, so that equal labels are equal files
+        "type": "groundtruth/video-object-tracking",
+    }
+    return {"source-ref": prefix + sequence, f"{JOB}-ref": prefix + said, f"{JOB}-ref-metadata": metadata}
+
+
+def _said(labels: LabelSet, frames: range) -> list[Json]:
+    entries: list[Json] = []
+    for frame in frames:
+        label = labels.labels.get(frame)
+        if label is None:
+            continue
+        event = labels.extra(frame).event
+        keypoints: list[Json] = []
+        if label.xy is not None:
+            x, y = (int(value) if value == int(value) else round(value, 2) for value in label.xy)
+            told = {"visibility": label.visibility.name.lower()}
+            identity = {"object-id": "00000000-0000-0000-0000-000000000001", "object-name": "ball:1"}
+            keypoints = [{"x": x, "y": y, "class-id": "0", "label-category-attributes": told, **identity}]
+        attributes = {"event": event} if event else {}
+        entries.append(
+            {
+                "keypoints": keypoints,
+                "frame-no": str(frame + 1),
+                "frame": f"frame{frame + 1:06}.jpg",
+                "frame-attributes": attributes,
+            }
+        )
+    return entries
+
+
+def _config() -> Json:
+    events = {"name": "event", "description": "What happens to the ball in this frame", "type": "string"}
+    visibility = {"name": "visibility", "type": "string", "enum": list(VISIBILITY_NAMES)}
+    return {
+        "documentVersion": "2020-03-01",
+        "frameAttributes": [{**events, "enum": ["flying", *EVENTS[1:]]}],
+        "categoryGlobalAttributes": [],
+        "labels": [{"label": "ball", "categoryAttributes": [visibility]}],
+        "annotationType": "Keypoint",
+        "instructions": {
+            "shortInstruction": "Click the centre of the ball",
+            "fullInstruction": "<p>Click the centre of the ball, of its streak where it is blurred.</p>",
+        },
+    }

@@ -1,0 +1,191 @@
+"""What a label file is read from: a file, a folder or a zip, whose contents are bounded before they are believed."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from rallytrace.errors import LabelError, MissingDependency
+
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
+
+MAX_BYTES = 256 << 20  # of one file
+MAX_XML_BYTES = 64 << 20  # the tree in memory is some ten times larger
+MAX_ENTRIES = 200_000
+MAX_RATIO = 300  # label files shrink to a thirtieth; deflate's worst is a thousandth
+PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+
+
+class Source:
+    """`names` are the files inside, relative, with /; a single file has its own name. Nothing is ever unpacked.
+
+    Raises LabelError for what cannot be read, has too much in it, or has names that lead out of it.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        if not self.path.exists():
+            raise LabelError(f"{path}: no such file or folder")
+        self._zip = self._open_zip() if self.path.is_file() and zipfile.is_zipfile(self.path) else None
+        self.is_file = self._zip is None and self.path.is_file()
+
+    def _open_zip(self) -> zipfile.ZipFile:
+        try:
+            return zipfile.ZipFile(self.path)
+        except (zipfile.BadZipFile, OSError, ValueError) as error:
+            raise LabelError(f"{self.path}: a broken zip ({error})") from error
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        if self.is_file:
+            return (self.path.name,)
+        names = self._zip_names() if self._zip else self._folder_names()
+        return tuple(sorted(names))
+
+    def _zip_names(self) -> list[str]:
+        assert self._zip
+        names = [info.filename for info in self._zip.infolist() if not info.is_dir()]
+        if len(names) > MAX_ENTRIES:
+            raise LabelError(f"{self.path}: {len(names)} files in the zip, expected at most {MAX_ENTRIES}")
+        for name in names:
+            if name.startswith(("/", "\\")) or ".." in PurePosixPath(name.replace("\\", "/")).parts or ":" in name[:3]:
+                raise LabelError(f"{self.path}: the zip has a file {name[:80]!r} that leads out of it; not read")
+        return [name for name in names if not name.startswith("__MACOSX/")]
+
+    def _folder_names(self) -> list[str]:
+        names: list[str] = []
+        for folder, inside, files in os.walk(self.path):
+            inside[:] = [name for name in inside if not name.startswith(".")]
+            base = Path(folder).relative_to(self.path)
+            names += [(base / file).as_posix() for file in files if not file.startswith(".")]
+            if len(names) > MAX_ENTRIES:
+                raise LabelError(f"{self.path}: more than {MAX_ENTRIES} files in the folder: give the labels' own one")
+        return names
+
+    def find(self, *suffixes: str) -> list[str]:
+        """The files inside by their suffix; a file that stands alone, whatever it is called."""
+        return [name for name in self.names if self.is_file or name.lower().endswith(suffixes)]
+
+    def where(self, name: str) -> str:
+        """How to call a file inside in an error."""
+        return str(self.path) if self.is_file else f"{self.path}: {name}" if self._zip else str(self.path / name)
+
+    def file(self, name: str) -> Path:
+        """A file on disk, for readers that want one. Raises LabelError for one in a zip."""
+        if self._zip:
+            raise LabelError(f"{self.path}: tables are not read from a zip; unpack it and give the folder")
+        return self.path if self.is_file else self.path / name
+
+    def stem(self, name: str) -> str:
+        """What to call a clip that a file alone names."""
+        return PurePosixPath(name).stem if not self._zip else self.path.stem
+
+    def data(self, name: str, limit: int = MAX_BYTES, head: bool = False) -> bytes:
+        """The whole file; with `head` its first `limit` bytes."""
+        try:
+            if self._zip:
+                info = self._zip.getinfo(name)
+                if info.file_size > max(1 << 20, MAX_RATIO * info.compress_size):
+                    raise LabelError(f"{self.where(name)}: {info.file_size} bytes packed into {info.compress_size}: "
+                                     "refused as a zip bomb")  # fmt: skip
+                with self._zip.open(info) as packed:
+                    found = packed.read(limit if head else limit + 1)
+            else:
+                with open(self.file(name), "rb") as file:
+                    found = file.read(limit if head else limit + 1)
+        except (OSError, RuntimeError, NotImplementedError, EOFError, zipfile.BadZipFile, ValueError) as error:
+            if isinstance(error, LabelError):
+                raise
+            raise LabelError(f"cannot read {self.where(name)}: {getattr(error, 'strerror', None) or error}") from error
+        if len(found) > limit:
+            raise LabelError(f"{self.where(name)}: more than {limit >> 20} MiB, expected a label file")
+        return found
+
+    def head(self, name: str) -> str:
+        """The first 64 KiB as text, for a look; "" for what is no text."""
+        start = self.data(name, 1 << 16, head=True)
+        if b"\0" in start and not start.startswith((b"\xff\xfe", b"\xfe\xff")):
+            return ""
+        return _decode(start, "ignore")
+
+    def text(self, name: str, limit: int = MAX_BYTES) -> str:
+        """UTF-8 with or without BOM, or UTF-16 with one."""
+        try:
+            return _decode(self.data(name, limit), "strict")
+        except UnicodeDecodeError as error:
+            raise LabelError(f"{self.where(name)}: not a text file in UTF-8") from error
+
+    def json(self, name: str) -> Any:
+        """One JSON value; NaN, Infinity and bottomless nesting are LabelErrors."""
+        return parse_json(self.text(name), self.where(name))
+
+    def xml(self, name: str) -> Element:
+        """The root of an XML file; one with a DTD or entities is refused. Raises MissingDependency."""
+        try:
+            from defusedxml.common import DefusedXmlException
+            from defusedxml.ElementTree import ParseError, fromstring
+        except ImportError as error:
+            raise MissingDependency("XML needs defusedxml: pip install 'rallytrace[label]'") from error
+        data = self.data(name, MAX_XML_BYTES)
+        try:
+            root: Element = fromstring(data, forbid_dtd=True)
+        except DefusedXmlException as error:
+            raise LabelError(
+                f"{self.where(name)}: has a DTD or entities, which no label file needs; refused"
+            ) from error
+        except (ParseError, ValueError, LookupError) as error:
+            raise LabelError(f"{self.where(name)}: not well-formed XML ({error})") from error
+        return root
+
+    def near(self, uri: str, root: Path | None) -> tuple[Source, str]:
+        """The local copy of an s3:// name or path: its longest tail that is a file under `root` or, without one, in
+        this folder or zip, beside this file, or above it in a job's manifests folder. Nothing is fetched. Raises
+        LabelError."""
+        parts = PurePosixPath(uri.partition("://")[2] or uri).parts
+        if ".." in parts or not parts:
+            raise LabelError(f"{self.path}: refers to {uri[:120]!r}, expected a name without ..")
+        tails = ["/".join(parts[n:]).lstrip("/") for n in range(len(parts))]
+        if self._zip:
+            for tail in tails:
+                found = [name for name in self.names if name == tail or name.endswith(f"/{tail}")]
+                if len(found) == 1:
+                    return self, found[0]
+        else:
+            here = self.path.resolve().parent if self.is_file else self.path
+            # Only a job's own tree is searched upwards: a manifest must not point at whatever lies on this machine.
+            above = list(here.parents)[:4] if self.is_file and "manifests" in here.parts[-3:] else []
+            for folder in (root,) if root else (here, *above):
+                for tail in tails if folder in (root, here) else tails[:-1]:
+                    if (folder / tail).is_file():
+                        return Source(folder / tail), Path(tail).name
+        raise LabelError(f"{self.path}: no local copy of {uri[:200]}; nothing is fetched: copy the bucket, give --root")
+
+
+def _decode(data: bytes, errors: str) -> str:
+    return data.decode("utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig", errors)
+
+
+def parse_json(text: str, where: str) -> Any:
+    """As Source.json, of a text."""
+
+    def refuse(constant: str) -> NoReturn:
+        raise LabelError(f"{where}: {constant} is no JSON number, expected a finite one")
+
+    try:
+        return json.loads(text, parse_constant=refuse)
+    except LabelError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise LabelError(f"{where}: not JSON ({str(error)[:120]})") from error
+
+
+def objects(value: Any, what: str) -> list[dict[str, Any]]:
+    """A list of JSON objects. Raises LabelError, which names `what`."""
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise LabelError(f"{what}: expected a list of objects")
+    return value

@@ -1,0 +1,90 @@
+"""TrackNet V1 (tennis): `game1/Clip1/Label.csv`, a row per picture of the clip's folder.
+
+Columns `file name,visibility,x-coordinate,y-coordinate,status`. visibility: 0 no ball, 1 easy, 2 hard, 3 occluded.
+status: 0 flying, 1 hit, 2 bounce. The picture's number is the frame. Absent: empty, 0 or -1 in x and y.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+
+from rallytrace.errors import LabelError
+from rallytrace.labels.sets import (
+    EVENTS,
+    Builder,
+    Extra,
+    LabelSet,
+    ReadOptions,
+    WriteOptions,
+    frame_number,
+    safe_name,
+    short,
+)
+from rallytrace.labels.source import Source
+from rallytrace.trajectory.table import Row, read_rows
+from rallytrace.types import Visibility
+
+COLUMNS = ("file name", "visibility", "x-coordinate", "y-coordinate", "status")
+
+
+def detect(source: Source) -> bool:
+    """Whether a CSV has the columns; status may be missing."""
+    return any(_is_table(source, name) for name in source.find("label.csv")[:20])
+
+
+def _is_table(source: Source, name: str) -> bool:
+    first = source.head(name).partition("\n")[0].lower()
+    return set(COLUMNS[:4]) <= {cell.strip() for cell in first.split(",")}
+
+
+def read(source: Source, options: ReadOptions) -> list[LabelSet]:
+    """One set per Label.csv, named by its folders: game1_Clip1. Raises LabelError."""
+    tables = source.find("label.csv")
+    if not tables:
+        raise LabelError(f"{source.path}: no Label.csv inside")
+    return [_read_one(source, name, options) for name in tables]
+
+
+def _read_one(source: Source, name: str, options: ReadOptions) -> LabelSet:
+    path = source.file(name)
+    folders = PurePosixPath(name).parent.parts or (path.resolve().parent.name,)
+    stem = path.stem if path.stem.lower() != "label" else "_".join(folders[-2:])
+    found = Builder(stem, source.where(name), options)
+    for row in read_rows(path, COLUMNS[:4]):
+        number = frame_number(row.cells["file name"], options.first_frame)
+        if number is None:
+            raise row.error("file name", "expected a picture's name with its number, such as 0007.jpg")
+        _put(found, found.frame(number), row)
+    return found.done(range(found.n_frames or 0), "unlabelled")
+
+
+def _put(found: Builder, frame: int, row: Row) -> None:
+    status = row.integer("status", 0, 2) if row.cells.get("status") else 0
+    visibility = Visibility(row.integer("visibility", 0, 3)) if row.cells["visibility"] else Visibility.ABSENT
+    extra = Extra(event=EVENTS[status])
+    if visibility is Visibility.ABSENT:
+        found.put_absent(frame, extra)
+        return
+    xy = (row.number("x-coordinate"), row.number("y-coordinate"))
+    if xy == (-1.0, -1.0):
+        raise row.error("x-coordinate", f"which means no ball; expected a place where visibility is {visibility.value}")
+    found.put(frame, xy, visibility, extra)
+
+
+def render(sets: Sequence[LabelSet], options: WriteOptions) -> dict[str, str]:
+    """`<clip>/Label.csv`; an unlabelled frame has no row."""
+    return {f"{safe_name(labels.name)}/Label.csv": _table(labels) for labels in sets}
+
+
+def _table(labels: LabelSet) -> str:
+    out = io.StringIO()
+    table = csv.writer(out, lineterminator="\n")
+    table.writerow(COLUMNS)
+    for frame, label in sorted(labels.labels.items()):
+        xy = ("", "") if label.xy is None else (short(label.xy[0]), short(label.xy[1]))
+        status = EVENTS.index(labels.extra(frame).event)
+        table.writerow([f"{frame:04}.jpg", int(label.visibility), *xy, status])
+    return out.getvalue()

@@ -1,0 +1,408 @@
+"""The HTTP application and its server process: what is shared by the routes, start, drain, end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import ssl
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, TypeVar
+
+import uvicorn
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from rallytrace.errors import InputError, RallytraceError
+from rallytrace.runtime import DEFAULT_MODEL, Device, bundled
+from rallytrace.serve.engine import Busy, Cancelled, Engine, find_models
+from rallytrace.serve.jobs import Jobs
+from rallytrace.serve.security import ApiError, Gate, Guard, KeyFile, fingerprint, self_signed, state_folder
+from rallytrace.serve.sessions import Sessions
+
+log = logging.getLogger("rallytrace.serve")
+T = TypeVar("T")
+WINDOW_MODEL = "window3"  # answers stateless windows of three pictures; served beside the default where it is bundled
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+STATUS_CODES = {404: "not_found", 405: "method_not_allowed"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServeOptions:
+    """How to serve. Sizes in bytes, times in seconds; see docs/http.md.
+
+    weights: names, files, or NAME=FILE; the bundled ones when empty. keys: file of API keys; needed unless `host` is a
+    loopback address or `no_keys` says that something else checks callers.
+    """
+
+    weights: tuple[str, ...] = ()
+    host: str = "127.0.0.1"
+    port: int = 8080
+    device: Device = "auto"
+    threads: int | None = None
+    workers: int = 1
+    keys: Path | None = None
+    no_keys: bool = False
+    tls_self_signed: bool = False
+    cert: Path | None = None
+    key: Path | None = None
+    state: Path | None = None  # folder of the self-signed certificate
+    spool: Path | None = None  # folder of uploaded videos
+    default_accept: str | None = None  # of /invocations, where a request says none
+    allow_fetch: tuple[str, ...] = ()  # s3://bucket/prefix that a request may name
+    max_body: int = 64 << 20
+    max_video: int = 2 << 30
+    max_frame_bytes: int = 8 << 20
+    max_pixels: int = 4096 * 2304
+    max_frames: int = 500_000
+    max_clip_frames: int = 1800  # of a body that is answered at once
+    max_video_s: float = 4 * 3600.0
+    max_held: int = 512 << 20  # of all bodies in memory together
+    max_requests: int = 32  # that are computed or wait for it
+    decode_memory: int = 2 << 30
+    decode_cpu_s: int = 1800
+    max_sessions: int = 64
+    max_sessions_per_key: int = 32
+    max_connections: int = 512
+    jobs: int = 2
+    max_jobs: int = 16
+    job_timeout_s: float = 3600.0
+    keep_s: float = 600.0
+    resume_s: float = 60.0
+    idle_s: float = 60.0
+    max_session_s: float = 6 * 3600.0
+    read_timeout_s: float = 20.0
+    request_timeout_s: float = 60.0
+    drain_s: float = 25.0
+    reload_s: float = 2.0
+
+    def __post_init__(self) -> None:
+        if bool(self.cert) != bool(self.key) or (self.cert and self.tls_self_signed):
+            raise InputError("TLS needs both --cert and --key, or --tls self-signed")
+        if self.keys is None and not self.no_keys and self.host not in LOOPBACK:
+            raise InputError(
+                f"other machines can reach {self.host}: make an API key with `rallytrace keys add` and pass --keys FILE"
+            )
+
+    @property
+    def local_only(self) -> bool:
+        return self.keys is None and not self.no_keys
+
+
+class Services:
+    """What the routes share: engine, sessions, gate; and whether the server stops."""
+
+    def __init__(self, options: ServeOptions) -> None:
+        self.options, self.log = options, log
+        names = list(options.weights) or [DEFAULT_MODEL]
+        models = find_models(names)
+        if WINDOW_MODEL in bundled():
+            models.setdefault(WINDOW_MODEL, bundled()[WINDOW_MODEL])
+        self.engine = Engine(models, device=options.device, threads=options.threads, workers=options.workers)
+        self.gate = Gate(KeyFile(options.keys) if options.keys else None, local_only=options.local_only)
+        self.sessions = Sessions(
+            self.engine,
+            max_sessions=options.max_sessions,
+            max_per_key=options.max_sessions_per_key,
+            resume_s=options.resume_s,
+            threads=4 + 2 * (os.cpu_count() or 1),
+        )
+        self.jobs = Jobs(options)
+        self._pool = ThreadPoolExecutor(4 + (os.cpu_count() or 1), "rallytrace-request")
+        self._working = self._held = 0  # requests that are computed, and bytes of bodies in memory
+        self.connections = 0  # web sockets
+        self.draining = False
+        self.error: RallytraceError | None = None  # why the networks cannot be loaded
+        self.guard: Guard | None = None
+
+    def refuse_when_draining(self) -> None:
+        """Raises ApiError 503."""
+        if self.draining:
+            raise ApiError(503, "draining", "this server stops: ask again, another one will answer", 1)
+
+    def drain(self) -> None:
+        """Finish what was accepted, refuse what is new."""
+        self.draining = True
+        self.sessions.wake()
+
+    @asynccontextmanager
+    async def read(self, request: Request) -> AsyncIterator[bytes]:
+        """The body, counted against what all bodies together may hold while the block lasts. Raises Busy."""
+        chunks, size = [], 0
+        try:
+            async for chunk in request.stream():
+                size += len(chunk)
+                self._held += len(chunk)
+                if self._held > self.options.max_held:
+                    raise Busy("too many large requests at once: try again later")
+                chunks.append(chunk)
+            yield b"".join(chunks)
+        finally:
+            self._held -= size
+
+    async def run(self, request: Request, cancel: threading.Event, work: Callable[[], T]) -> T:
+        """`work` in a bounded pool of threads; `cancel` is set when the client leaves. Raises Busy, Cancelled."""
+        if self._working >= self.options.max_requests:
+            raise Busy(f"{self._working} requests are at work: try again later")
+        self._working += 1
+        task = asyncio.get_running_loop().run_in_executor(self._pool, work)
+        task.add_done_callback(self._worked)
+        left = asyncio.create_task(_disconnect(request))
+        either: list[asyncio.Future[Any]] = [task, left]
+        try:
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise Cancelled("the client left")
+            return task.result()
+        finally:
+            cancel.set()
+            left.cancel()
+
+    async def watch(self, request: Request, finished: threading.Event) -> None:
+        """Waits for `finished`. Raises Cancelled where the client leaves before."""
+        left = asyncio.create_task(_disconnect(request))
+        try:
+            while not finished.is_set():
+                if left.done():
+                    raise Cancelled("the client left")
+                await asyncio.sleep(0.05)
+        finally:
+            left.cancel()
+
+    def _worked(self, task: asyncio.Future[Any]) -> None:
+        self._working -= 1
+        if not task.cancelled():
+            task.exception()  # of a client that left: nobody else asks for it
+
+    @property
+    def is_idle(self) -> bool:
+        return not self.connections and not self.jobs.running and (self.guard is None or not self.guard.active)
+
+    async def load(self) -> None:
+        try:
+            await asyncio.to_thread(self.engine.load)
+        except RallytraceError as error:
+            self.error = error
+            log.error("%s", error)
+
+    async def keep_house(self) -> None:
+        """Expire and reload, until cancelled."""
+        while True:
+            await asyncio.sleep(self.options.reload_s)
+            self.sessions.expire()
+            self.jobs.expire()
+            if self.engine.is_ready:
+                await asyncio.to_thread(self.engine.reload)
+
+    def close(self) -> None:
+        self.sessions.close()
+        self.jobs.close()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self.engine.close()
+
+
+async def _disconnect(request: Request) -> None:
+    """Returns when the client is gone; its body must be read already."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def create_app(options: ServeOptions | None = None) -> FastAPI:
+    """The ASGI application; networks are loaded once it has started. Raises InputError, ModelError.
+
+    `app.state.services` holds what the routes share.
+    """
+    services = Services(options or ServeOptions())
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        tasks = [asyncio.create_task(services.load()), asyncio.create_task(services.keep_house())]
+        yield
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.to_thread(services.close)
+
+    app = FastAPI(title="rallytrace endpoint", version="1", lifespan=lifespan, docs_url=None, redoc_url=None)
+    app.state.services = services
+    _add_routes(app)
+    for kind in (RallytraceError, RequestValidationError, HTTPException):
+        app.add_exception_handler(kind, _answer_error)
+    _add_guard(app, services)
+    return app
+
+
+def _add_routes(app: FastAPI) -> None:
+    from rallytrace.serve import routes_admin, routes_predict, routes_stream, routes_track
+
+    for module in (routes_predict, routes_track, routes_stream, routes_admin):
+        app.include_router(module.router)
+    routes_admin.mount_page(app)
+
+
+def _add_guard(app: FastAPI, services: Services) -> None:
+    options = services.options
+    build = app.build_middleware_stack
+
+    def with_guard() -> Any:
+        services.guard = Guard(
+            build(),
+            services.engine.metrics,
+            max_body={"": options.max_body, "/v1/track": options.max_video},
+            read_timeout_s=options.read_timeout_s,
+            is_draining=lambda: services.draining,
+        )
+        return services.guard
+
+    app.build_middleware_stack = with_guard  # type: ignore[method-assign]
+
+
+async def _answer_error(_: Request, error: Exception) -> Response:
+    if isinstance(error, RequestValidationError):
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        known = ApiError(400, "bad_request", f"{place}: {first['msg']}")
+    elif isinstance(error, HTTPException):
+        known = ApiError(error.status_code, STATUS_CODES.get(error.status_code, "bad_request"), str(error.detail))
+    else:
+        known = ApiError.of(error)
+    return Response(known.body, known.status, known.headers)
+
+
+class _Http(H11Protocol):
+    """uvicorn's HTTP/1.1, with a bound on connections and on the time that a request's head may take."""
+
+    max_connections, head_s = 512, 20.0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._head_timer: asyncio.TimerHandle | None = None
+        if len(self.connections) > self.max_connections:
+            transport.abort()
+            return
+        self._wait_for_head()
+
+    def _wait_for_head(self) -> None:
+        self._stop_waiting()
+        self._head_timer = self.loop.call_later(self.head_s, self.transport.abort)
+
+    def _stop_waiting(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def data_received(self, data: bytes) -> None:
+        before = self.cycle
+        super().data_received(data)
+        if self.cycle is not before or self.transport.get_protocol() is not self:
+            self._stop_waiting()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.cycle.response_complete and not self.transport.is_closing():
+            self._wait_for_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def send_400_response(self, msg: str) -> None:
+        body = ApiError(400, "bad_request", msg).body
+        head = f"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
+        self.transport.write(head.encode() + b"connection: close\r\n\r\n" + body)
+        self.transport.close()
+
+
+class Server(uvicorn.Server):
+    """Drains: at SIGTERM or Ctrl-C it refuses new work, finishes the old, then ends with code 0."""
+
+    def __init__(self, app: FastAPI, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.services: Services = app.state.services
+        self._until = float("inf")
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self.services.draining:
+            self.should_exit = self.force_exit = True
+        self.services.draining = True
+
+    async def on_tick(self, counter: int) -> bool:
+        if self.services.error is not None:
+            self.should_exit = True
+        if counter == 0:
+            scheme = "https" if self.config.is_ssl else "http"
+            address = self.servers[0].sockets[0].getsockname()
+            host = f"[{address[0]}]" if ":" in address[0] else address[0]
+            print(f"listening on {scheme}://{host}:{address[1]}", flush=True)
+        if self.services.draining and self._until == float("inf"):
+            log.info("draining")
+            self._until = time.monotonic() + self.services.options.drain_s
+            self.services.drain()
+        if self.services.draining and (self.services.is_idle or time.monotonic() > self._until):
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+
+def make_server(app: FastAPI) -> Server:
+    """A server for `app`, not started. Raises InputError for TLS files that cannot be used."""
+    options: ServeOptions = app.state.services.options
+    protocol = type("Http", (_Http,), {"max_connections": options.max_connections, "head_s": options.read_timeout_s})
+    config = uvicorn.Config(
+        app,
+        host=options.host,
+        port=options.port,
+        http=protocol,
+        ws="websockets-sansio",
+        ws_max_size=options.max_frame_bytes + 1024,
+        ws_per_message_deflate=False,
+        ws_ping_timeout=60,
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        h11_max_incomplete_event_size=32 << 10,
+        timeout_keep_alive=10,
+        timeout_graceful_shutdown=5,
+        **_tls(options),
+    )
+    try:
+        config.load()
+    except (OSError, ssl.SSLError) as error:
+        raise InputError(f"cannot use {options.cert} and {options.key} for TLS ({error})") from None
+    if config.ssl is not None:
+        config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
+    return Server(app, config)
+
+
+def _tls(options: ServeOptions) -> dict[str, Any]:
+    if options.tls_self_signed:
+        cert, key = self_signed(options.state or state_folder(), [options.host])
+        print(f"self-signed certificate {cert}\n  SHA-256 fingerprint {fingerprint(cert)}", flush=True)
+        return {"ssl_certfile": str(cert), "ssl_keyfile": str(key)}
+    if options.cert and options.key:
+        return {"ssl_certfile": str(options.cert), "ssl_keyfile": str(options.key)}
+    return {}
+
+
+def run_server(options: ServeOptions) -> None:
+    """Serve until SIGTERM or Ctrl-C. Raises InputError, ModelError, MissingDependency; OutputError for a taken port."""
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    app = create_app(options)
+    server = make_server(app)
+    try:
+        server.run()
+    except SystemExit as end:
+        if end.code:
+            raise InputError(f"cannot listen on {options.host}:{options.port}: is another server there?") from None
+    if app.state.services.error is not None:
+        raise app.state.services.error

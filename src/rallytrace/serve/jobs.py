@@ -1,0 +1,231 @@
+"""Whole videos: spooled to disk, decoded in a child, tracked in a bounded pool; results are kept for a while."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import secrets
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from rallytrace.errors import InputError, MissingDependency, RallytraceError
+from rallytrace.serve.decode import DecodeLimits, Decoder, Source
+from rallytrace.serve.engine import BatchingNetwork, Busy, Cancelled
+from rallytrace.serve.security import ApiError
+from rallytrace.track import FILL, Tracker
+from rallytrace.trajectory import Linker, Trajectory
+from rallytrace.types import BallPoint, Frame
+
+if TYPE_CHECKING:
+    from rallytrace.serve.app import ServeOptions
+
+log = logging.getLogger("rallytrace.serve")
+FREE_BYTES = 512 << 20  # that an upload leaves on the disk
+
+
+@dataclass(frozen=True, slots=True)
+class TrackOptions:
+    """How a clip is tracked. fill: longest gap in frames that is interpolated; None: the tracker's raw points."""
+
+    threshold: float | None = None
+    overlap: int = 1
+    fill: int | None = FILL
+
+
+def track_frames(
+    frames: Iterable[Frame],
+    network: BatchingNetwork,
+    source_wh: tuple[int, int],
+    options: TrackOptions,
+    on_frame: Callable[[int], None] = lambda _: None,
+) -> list[BallPoint]:
+    """One point per frame. `on_frame` is told how many are done. Raises Cancelled, and what the frames raise."""
+    batch = 8 if network.device == "cuda" else 1
+    tracker = Tracker(network, source_wh, threshold=options.threshold, overlap=options.overlap, batch=batch)
+    linker = None if options.fill is None else Linker(source_wh, fill=options.fill)
+    points: list[BallPoint] = []
+
+    def keep(fresh: list[BallPoint]) -> None:
+        for point in fresh:
+            points.extend([point] if linker is None else linker.push(point))
+
+    for n, frame in enumerate(frames, 1):
+        if network.cancel.is_set() or time.monotonic() > network.deadline:
+            raise Cancelled("nobody waits for this any more, or not for so long")
+        keep(tracker.push(frame))
+        on_frame(n)
+    keep(tracker.flush())
+    points.extend([] if linker is None else linker.flush())
+    return points
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One video on its way. `result` is there when `status` is done."""
+
+    id: str
+    owner: str
+    path: Path
+    network: BatchingNetwork = field(repr=False)
+    options: TrackOptions
+    status: Literal["queued", "running", "done", "failed"] = "queued"
+    frames_done: int = 0
+    source: Source | None = None
+    result: Trajectory | None = None
+    problems: list[str] = field(default_factory=list)
+    error: ApiError | None = None
+    finished: threading.Event = field(default_factory=threading.Event)
+    expires_at: float = float("inf")
+
+    def describe(self) -> dict[str, Any]:
+        about: dict[str, Any] = {"id": self.id, "status": self.status, "frames_done": self.frames_done}
+        if self.source is not None:
+            wh, fps = list(self.source.wh), str(self.source.fps)
+            about |= {"frames_total": self.source.n_frames, "source_wh": wh, "fps": fps, "problems": self.problems}
+        if self.error is not None:
+            about["error"] = {"code": self.error.code, "message": str(self.error)}
+        return about
+
+    @property
+    def is_finished(self) -> bool:
+        return self.finished.is_set()
+
+
+class Jobs:
+    """All jobs of a server, and the folder in which their videos wait."""
+
+    def __init__(self, options: ServeOptions) -> None:
+        self._options = options
+        self.folder = Path(tempfile.mkdtemp(prefix="rallytrace-", dir=options.spool))
+        self._pool = ThreadPoolExecutor(options.jobs, "rallytrace-job")
+        self._jobs: dict[str, Job] = {}
+        self._uploads = 0
+
+    @property
+    def running(self) -> int:
+        """Jobs that are not finished."""
+        return sum(not job.is_finished for job in self._jobs.values())
+
+    def limits(self, frames: int, wall_s: float) -> DecodeLimits:
+        o = self._options
+        return DecodeLimits(o.decode_memory, o.decode_cpu_s, wall_s, frames, o.max_pixels, o.max_video_s)
+
+    @contextmanager
+    def file(self) -> Iterator[Path]:
+        """The name of a file for an upload; it is removed where the block fails. Raises Busy."""
+        if self.running + self._uploads >= self._options.max_jobs:
+            raise Busy(f"{self.running + self._uploads} videos are here already: try again later", retry_after_s=10)
+        path = self.folder / secrets.token_hex(12)
+        self._uploads += 1
+        try:
+            yield path
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        finally:
+            self._uploads -= 1
+
+    def start(self, path: Path, network: BatchingNetwork, owner: str, options: TrackOptions) -> Job:
+        """Queue the video at `path`, which is removed once it is tracked."""
+        job = Job(secrets.token_urlsafe(18), owner, path, network, options)
+        self._jobs[job.id] = job
+        self._pool.submit(self._run, job)
+        return job
+
+    def get(self, name: str, owner: str) -> Job:
+        """Raises ApiError 404, also for the job of another key."""
+        job = self._jobs.get(name)
+        if job is None or not secrets.compare_digest(job.owner, owner):
+            raise ApiError(404, "unknown_job", "no such job here, or its result is forgotten")
+        return job
+
+    def remove(self, job: Job) -> None:
+        """Cancel it, or forget its result."""
+        job.network.cancel.set()
+        self._jobs.pop(job.id, None)
+
+    def expire(self) -> None:
+        for job in [job for job in self._jobs.values() if job.expires_at <= time.monotonic()]:
+            self.remove(job)
+
+    def close(self) -> None:
+        for job in list(self._jobs.values()):
+            self.remove(job)
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _run(self, job: Job) -> None:
+        job.network.deadline = time.monotonic() + self._options.job_timeout_s
+        try:
+            if job.network.cancel.is_set():
+                raise Cancelled("cancelled")
+            job.status = "running"
+            with Decoder(str(job.path), job.network.spec, self._limits()) as frames:
+                job.source = frames.source
+                points = track_frames(frames, job.network, frames.source.wh, job.options, lambda n: _tell(job, n))
+                job.problems = frames.problems
+            job.result, job.status = Trajectory.from_points(points), "done"
+        except Exception as error:
+            if not isinstance(error, RallytraceError):
+                log.exception("job of model %s failed", job.network.model.name)
+            job.error, job.status = ApiError.of(error), "failed"
+        finally:
+            job.path.unlink(missing_ok=True)
+            job.expires_at = time.monotonic() + self._options.keep_s
+            job.finished.set()
+
+    def _limits(self) -> DecodeLimits:
+        return self.limits(self._options.max_frames, self._options.job_timeout_s)
+
+
+def _tell(job: Job, n: int) -> None:
+    job.frames_done = n
+
+
+async def spool(chunks: AsyncIterator[bytes], path: Path) -> int:
+    """Write an upload to `path`; returns its bytes. Raises ApiError 507 where the disk is full, InputError if empty."""
+    size = checked = 0
+    try:
+        with open(path, "wb") as file:
+            async for chunk in chunks:
+                if size >= checked:
+                    checked = size + (64 << 20)
+                    if shutil.disk_usage(path.parent).free < FREE_BYTES:
+                        raise OSError(errno.ENOSPC, "disk full")
+                file.write(chunk)
+                size += len(chunk)
+    except OSError as error:
+        raise ApiError(507, "disk_full", f"the server has no room for this video ({error.strerror})", 60) from None
+    if not size:
+        raise InputError("an empty body: expected a video")
+    return size
+
+
+def fetch(url: str, allowed: Iterable[str], path: Path, max_bytes: int) -> None:
+    """Copy an s3:// object that the operator allows to `path`. Raises ApiError 403, InputError, MissingDependency."""
+    bucket, _, key = url.removeprefix("s3://").partition("/")
+    prefixes = [prefix.rstrip("/") + "/" for prefix in allowed]
+    if not url.startswith("s3://") or ".." in key.split("/") or not any(url.startswith(p) for p in prefixes):
+        raise ApiError(403, "forbidden", "this server does not fetch that address (--allow-fetch)")
+    try:
+        boto3, failures = import_module("boto3"), import_module("botocore.exceptions")
+    except ImportError as error:
+        raise MissingDependency("s3:// needs boto3: pip install 'rallytrace[aws]'") from error
+    try:
+        answer = boto3.client("s3").get_object(Bucket=bucket, Key=key)
+        if answer["ContentLength"] > max_bytes:
+            raise ApiError(413, "too_large", f"a video may have {max_bytes} bytes here")
+        with open(path, "wb") as file:
+            for chunk in answer["Body"].iter_chunks(1 << 20):
+                file.write(chunk)
+    except (failures.BotoCoreError, failures.ClientError) as error:
+        raise InputError(f"{url[:200]} cannot be read ({type(error).__name__})") from None

@@ -1,0 +1,117 @@
+"""What operators and clients ask before they send work: health, models, metrics; and the browser page."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.responses import PlainTextResponse, Response
+from fastapi.staticfiles import StaticFiles
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from rallytrace.serve.app import Services
+from rallytrace.serve.engine import Engine, Model
+
+router = APIRouter()
+_ERROR = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {"type": "object", "properties": {"code": {"type": "string"}, "message": {"type": "string"}}}
+    },
+}
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"description": what, "content": {"application/json": {"schema": _ERROR}}}
+    for status, what in (
+        (400, "What was sent cannot be used"),
+        (401, "No valid API key"),
+        (403, "The key does not allow this"),
+        (404, "No such model or job"),
+        (406, "None of the types in Accept is offered"),
+        (408, "The body came in too slowly"),
+        (409, "Not done yet"),
+        (413, "The body is too large"),
+        (415, "A content type that is not known"),
+        (429, "Too much work or too many requests: see Retry-After"),
+        (503, "Not ready yet, or about to stop: see Retry-After"),
+    )
+}
+STATIC = Path(__file__).parent / "static"
+
+
+def services_of(request: Request) -> Services:
+    """What the routes share."""
+    services: Services = request.app.state.services
+    return services
+
+
+def admit(request: Request, scope: str) -> Services:
+    """Raises ApiError where the caller may not."""
+    services = services_of(request)
+    request.state.key_id = services.gate.admit(request.headers, scope).id
+    return services
+
+
+@router.get("/ping", response_class=Response, responses=ERRORS)
+async def ping(request: Request) -> Response:
+    """SageMaker's health check: 200 once warm."""
+    services = services_of(request)
+    return Response(status_code=200 if services.engine.is_ready and not services.draining else 503)
+
+
+@router.get("/health", responses=ERRORS)
+async def health(request: Request) -> dict[str, Any]:
+    """200 once the networks are warm; 503 before, and when the server stops."""
+    services = services_of(request)
+    services.refuse_when_draining()
+    return {"status": "ok", "queued": services.engine.batcher.queued, "sessions": len(services.sessions)}
+
+
+@router.get("/metrics", response_class=PlainTextResponse, responses=ERRORS)
+async def metrics(request: Request) -> Response:
+    """Prometheus."""
+    services = admit(request, "metrics")
+    return Response(generate_latest(services.engine.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+@router.get("/v1/models", responses=ERRORS)
+async def models(request: Request) -> dict[str, Any]:
+    """The networks that are served; the first is the default."""
+    services = admit(request, "track")
+    return {"models": [_describe(services.engine, model) for model in services.engine.models]}
+
+
+@router.post("/v1/models/{name}/reload", responses=ERRORS)
+async def reload(request: Request, name: str) -> dict[str, Any]:
+    """Load a model's file anew, if it changed."""
+    services = admit(request, "admin")
+    services.engine.model(name)
+    await asyncio.to_thread(services.engine.reload, name)
+    return _describe(services.engine, services.engine.model(name))
+
+
+def _describe(engine: Engine, model: Model) -> dict[str, Any]:
+    spec = model.spec
+    return {
+        "name": model.name,
+        "version": model.version,
+        "default": model is engine.model(),
+        "device": model.network.device,
+        "frames": spec.frames,
+        "outputs": spec.outputs,
+        "colour": spec.colour,
+        "background": spec.background,
+        "size_wh": list(spec.size_wh),
+        "multiple": spec.multiple,
+        "stride": spec.stride,
+        "threshold": spec.threshold,
+        "problem": engine.problems.get(model.name),
+    }
+
+
+def mount_page(app: FastAPI) -> None:
+    """The browser page at /, where it is built."""
+    if (STATIC / "index.html").is_file():
+        app.mount("/", StaticFiles(directory=STATIC, html=True), name="page")

@@ -1,0 +1,143 @@
+"""`rallytrace labels`, as typed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from rallytrace.label import open_book, schema
+from rallytrace.label.book import inserted
+from rallytrace.label.jobs import create_job
+from rallytrace.label.team import User
+from rallytrace.labels import read_labels
+from tests.test_track_video import assert_one_clear_line, run
+
+ROWS = "Frame,Visibility,X,Y\n0,1,10,20\n1,2,12,22\n2,0,0,0\n4,1,14,600\n"
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    path = tmp_path / "rally_ball.csv"
+    path.write_text(ROWS)
+    return path
+
+
+def test_convert_there_and_back(table: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    first = ("labels", "convert", table, "--to", "mot", "--out", out, "--size", "1280x720")
+    assert_one_clear_line(run(*first), "1 of 5 frames are unlabelled", "--unlabelled drop")
+    assert not out.exists()
+    done = run(*first, "--unlabelled", "absent", "--json")
+    told = json.loads(done.stdout)
+    assert [told["clips"][0][key] for key in ("frames", "located", "absent", "unlabelled")] == [5, 3, 1, 1]
+    assert told["lost"] == ["1 labels lose visibility hard"]
+    assert [Path(path).name for path in told["files"]] == ["gt.txt", "seqinfo.ini"]
+    assert_one_clear_line(run(*first, "--unlabelled", "absent"), "exists already", "--overwrite")
+    text = run("labels", "convert", out / "rally", "--to", "tracknetv2", "--out", tmp_path / "back")
+    assert text.stdout.startswith("rally: 5 frames, 3 with a ball, 2 without, 0 unlabelled\n")
+    back = read_labels(tmp_path / "back" / "rally_ball.csv")
+    assert [label.xy for label in back.values()] == [(10, 20), (12, 22), None, None, (14, 600)]
+
+
+def test_the_video_gives_name_size_and_length(rallies: Path, tmp_path: Path) -> None:
+    labels = rallies / "a_ball.csv"
+    run("labels", "convert", labels, "--to", "yolo", "--out", tmp_path, "--video", rallies / "a.mp4")
+    back = run("labels", "stats", tmp_path / "a", "--video", rallies / "a.mp4", "--json")
+    assert json.loads(back.stdout)["size"] == [512, 288]
+    assert json.loads(back.stdout)["located"] == sum(label.xy is not None for label in read_labels(labels).values())
+    short = tmp_path / "long_ball.csv"
+    short.write_text("Frame,Visibility,X,Y\n5000,1,1,1\n")
+    assert_one_clear_line(run("labels", "stats", short, "--video", rallies / "a.mp4"), "frame 5000", "has 45 frames")
+
+
+def test_check_is_strict_on_demand(table: Path) -> None:
+    plain = run("labels", "check", table, "--size", "1280x500")
+    assert plain.returncode == 0
+    assert "rally, frame 4: outside: (14.0, 600.0) is outside 1280x500" in plain.stdout
+    strict = run("labels", "check", table, "--size", "1280x500", "--strict", "--json")
+    assert strict.returncode == 1
+    assert [json.loads(line)["kind"] for line in strict.stdout.splitlines()] == ["outside", "speed"]
+    assert run("labels", "check", table, "--size", "1280x720", "--fps", "60", "--strict").returncode == 1
+
+
+def test_stats_in_words(table: Path) -> None:
+    words = run("labels", "stats", table).stdout
+    assert "rally: 5 frames, 3 with a ball, 1 without, 1 unlabelled" in words
+    assert "visibility: absent 1, clear 2, hard 1, occluded 0" in words
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("convert", "rally_ball.csv", "--to", "xls", "--out", "o"), ("unknown label format 'xls'", "cvat")),
+        (("convert", "rally_ball.csv", "--to", "yolo", "--out", "o"), ("picture's size", "--size WxH")),
+        (("stats", "nowhere.csv"), ("nowhere.csv", "no such file")),
+        (("stats", "rally_ball.csv", "--from", "cvat"), ("not well-formed XML",)),
+        (("check", "rally_ball.csv", "--fps", "0"), ("--fps '0'", "30000/1001")),
+        (("check", "rally_ball.csv", "--size", "big"), ("'big'", "1280x720")),
+    ],
+)
+def test_one_clear_line(arguments: tuple[str, ...], words: tuple[str, ...], table: Path) -> None:
+    assert_one_clear_line(run("labels", *arguments, cwd=table.parent), *words)
+
+
+def test_convert_needs_no_torch_and_no_workspace(table: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom rallytrace.cli import app\n"
+        f"sys.argv = ['rallytrace', 'labels', 'convert', {str(table)!r}, '--to', 'coco', '--out', {str(tmp_path)!r}]\n"
+        "try:\n    app()\nexcept SystemExit as done:\n    assert done.code == 0\n"
+        "loaded = {'torch', 'fastapi', 'sqlalchemy', 'alembic'} & set(sys.modules)\nassert not loaded, loaded\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A label project with two videos of five frames and a job for each, as the workspace makes them."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    with open_book(folder / "book.sqlite") as book:
+        values = {
+            "name": "ada",
+            "name_key": "ada",
+            "role": "admin",
+            "active": True,
+            "password_hash": "",
+            "created": 0.0,
+        }
+        with book.write() as connection:
+            ada = User(inserted(connection, schema.member, values), "ada", "admin", True)
+        for name in ("rally.mp4", "other.mp4"):
+            video = book.add_video(name, f"/videos/{name}")
+            times = [frame / 30 for frame in range(5)]
+            book.set_video_ready(video.id, sha256="ab" * 32, wh=(1280, 720), rate=Fraction(30), pts_s=times)
+            create_job(book, ada, name=Path(name).stem, video_ids=[video.id])
+    return folder
+
+
+def test_labels_of_a_project_go_in_and_out(project: Path, table: Path, tmp_path: Path) -> None:
+    table.write_text("Frame,Visibility,X,Y,Keyframe\n0,1,10,20,1\n1,2,12,22,1\n2,0,0,0,1\n3,1,13,23,0\n")
+    told = json.loads(run("labels", "import", project, table, "--job", "rally", "--json").stdout)
+    assert told == {"imported": 3, "skipped": 0, "interpolated": 1}
+    again = run("labels", "import", project, table, "--job", "rally", "--video", "rally")
+    assert again.stdout == "rally.mp4: 0 labels taken in, 3 skipped, 1 interpolated left out\n"
+    export = ("labels", "export", project, "--job", "rally", "--to", "tracknetv2", "--out", tmp_path / "out")
+    assert_one_clear_line(run(*export), "2 frames of the job are unlabelled", "--unlabelled drop")
+    done = run(*export, "--unlabelled", "drop")
+    assert done.stdout.startswith("rally: 5 frames, 2 with a ball, 1 without, 2 unlabelled\n")
+    assert read_labels(tmp_path / "out" / "rally_ball.csv") == read_labels(table)
+
+
+def test_projects_and_jobs_that_are_not_there(project: Path, table: Path, tmp_path: Path) -> None:
+    export = ("labels", "export", project, "--to", "cvat", "--out", tmp_path / "out")
+    assert_one_clear_line(run(*export), "there are 2 jobs", "rally, other", "--job")
+    assert_one_clear_line(run(*export, "--job", "no"), "no single job is called 'no'")
+    assert_one_clear_line(run("labels", "import", table.parent, table), "no label project there", "book.sqlite")
+    wrong = run("labels", "import", project, table, "--job", "rally", "--video", "other")
+    assert_one_clear_line(wrong, "no single video is called 'other'", "rally.mp4")
