@@ -30,6 +30,7 @@ class Damage:
     vf: str = "null"
     options: tuple[str, ...] = ("-crf", "18")
     move: Move = lambda xy, wh: xy
+    crop: tuple[float, float] | None = None  # shares of the cut on the left and at the top
     keep_every: int = 1
     overlay: bool = False
 
@@ -38,17 +39,27 @@ def _scaled(factor: float) -> Move:
     return lambda xy, wh: ((xy[0] + 0.5) * factor - 0.5, (xy[1] + 0.5) * factor - 0.5)
 
 
+def _kept(side: int) -> int:
+    """What is left of a side without 2 %; even, as H.264 wants it."""
+    return round(0.98 * side / 2) * 2
+
+
 def _cropped(left: float, top: float) -> Move:
-    """The picture without 2 % of its sides, `left` and `top` of that cut on those sides, enlarged again."""
-    cut = 0.02
-    return lambda xy, wh: (
-        (xy[0] + 0.5 - round(left * cut * wh[0])) / (1 - cut) - 0.5,
-        (xy[1] + 0.5 - round(top * cut * wh[1])) / (1 - cut) - 0.5,
-    )
+    """The picture without 2 % of its sides, the share `left` and `top` of that cut there, enlarged again."""
+
+    def move(xy: XY, wh: tuple[int, int]) -> XY:
+        x, y = (
+            (v + 0.5 - int(share * (side - _kept(side)))) for v, share, side in zip(xy, (left, top), wh, strict=True)
+        )
+        return x * wh[0] / _kept(wh[0]) - 0.5, y * wh[1] / _kept(wh[1]) - 0.5
+
+    return move
 
 
-def _crop_filter(left: float, top: float) -> str:
-    return f"crop=iw*0.98:ih*0.98:round({left}*0.02*iw):round({top}*0.02*ih):exact=1,scale=iw/0.98:ih/0.98"
+def _crop_filter(left: float, top: float, wh: tuple[int, int]) -> str:
+    w, h = wh
+    x, y = int(left * (w - _kept(w))), int(top * (h - _kept(h)))
+    return f"crop={_kept(w)}:{_kept(h)}:{x}:{y}:exact=1,scale={w}:{h}:flags=bilinear"
 
 
 DAMAGES = {
@@ -60,8 +71,8 @@ DAMAGES = {
     "brighter (+40 levels)": Damage(vf="lutyuv=y=clip(val+40\\,16\\,235)"),
     "gamma 0.6": Damage(vf="eq=gamma=0.6"),
     "gamma 1.6": Damage(vf="eq=gamma=1.6"),
-    "2 % cropped, top left": Damage(vf=_crop_filter(1, 1), move=_cropped(1, 1)),
-    "2 % cropped, right": Damage(vf=_crop_filter(0, 0.5), move=_cropped(0, 0.5)),
+    "2 % cropped, top left": Damage(crop=(1, 1), move=_cropped(1, 1)),
+    "2 % cropped, right": Damage(crop=(0, 0.5), move=_cropped(0, 0.5)),
     "a running scoreboard": Damage(overlay=True),
 }
 
@@ -75,7 +86,7 @@ def damaged(clip: Clip, damage: Damage, folder: Path) -> Clip:
         command += ["-f", "lavfi", "-i", f"testsrc=size=320x80:rate={info.fps}"]
         command += ["-filter_complex", "[0:v][1:v]overlay=48:40:shortest=1"]
     else:
-        command += ["-vf", damage.vf]
+        command += ["-vf", damage.vf if damage.crop is None else _crop_filter(*damage.crop, info.wh)]
     command += ["-an", "-c:v", "libx264", "-preset", "veryfast", "-pix_fmt", "yuv420p", *damage.options, str(out)]
     subprocess.run(command, check=True)
     labels = {}

@@ -1,24 +1,58 @@
 #!/usr/bin/env bash
-# The recipe behind the bundled network, from a folder of labelled clips to an .onnx file.
+# The recipe behind the bundled networks, from folders of labelled clips to .onnx files.
 #
-#   DATA=path/to/badminton OUT=runs/out bash runs/default.sh
+#   DATA=path/to/data OUT=runs/out bash runs/default.sh
 #
-# DATA holds the clips, their <clip>_ball.csv and index.csv with a train and a val split (docs/guide.md). Two stages: a
-# short one at 512x288, where a step sees more of the picture, then 768x432 from its weights. It took 36 and 64 minutes on
-# one core with bf16 (PRECISION=fp32 where the CPU has none: about twice as long). Interrupted, run it again: it resumes.
-# With several GPUs: LAUNCH="torchrun --nproc-per-node 4 -m rallytrace" PRECISION=auto.
+# DATA/badminton holds clips, their <clip>_ball.csv and index.csv with a train and a val split (docs/guide.md); DATA/tennis,
+# DATA/pickleball and DATA/baseball what runs/sports.py says. Stages: badminton at 512x288, then at 768x432 (`second`);
+# that network labels the other sports' clips (those that are there); fine-tuned on everything (`third`); the mean of the last two, 8-bit, is
+# `accurate`. `fast` is the first stage fine-tuned on everything, `window3` a network for windows that come alone. About four
+# hours on one core with bf16 (PRECISION=fp32 where the CPU has none: about twice as long). Interrupted, run it again:
+# training resumes. With several GPUs: LAUNCH="torchrun --nproc-per-node 4 -m rallytrace" PRECISION=auto.
 set -euo pipefail
-DATA=${DATA:?set DATA to the folder of labelled clips}
+cd "$(dirname "$0")/.."
+DATA=${DATA:?set DATA to the folder that holds badminton, tennis, pickleball and baseball}
 OUT=${OUT:-runs/out}
 LAUNCH=${LAUNCH:-rallytrace}
 PRECISION=${PRECISION:-bf16}
-FIRST_STEPS=${FIRST_STEPS:-5000}
-STEPS=${STEPS:-8000}
-read -r -a EXTRA <<<"${EXTRA:-}" # further options of `train`, for a quick trial of this script
+MOST_STEPS=${MOST_STEPS:-1000000} # of any stage, and SECONDS_EACH of the synthetic clips: for a quick trial of this script
+SECONDS_EACH=${SECONDS_EACH:-24}
+read -r -a EXTRA <<<"${EXTRA:-}" # further options of `train`
+steps() { echo $(($1 < MOST_STEPS ? $1 : MOST_STEPS)); }
+common=(--precision "$PRECISION" --cache "$OUT/cache" "${EXTRA[@]}")
+badminton=(--data "$DATA/badminton")
 
-$LAUNCH train --data "$DATA" --out "$OUT/first" --model rallynet --size 512x288 --steps "$FIRST_STEPS" \
-  --precision "$PRECISION" --cache "$OUT/cache" "${EXTRA[@]}"
-$LAUNCH train --data "$DATA" --out "$OUT/second" --model rallynet --init "$OUT/first/last" --steps "$STEPS" \
-  --precision "$PRECISION" --cache "$OUT/cache" "${EXTRA[@]}"
-rallytrace export "$OUT/second/best" --out "$OUT/accurate.onnx" --overwrite
-rallytrace eval --weights "$OUT/accurate.onnx" --data "$DATA" --split val --out "$OUT/report" --overwrite
+$LAUNCH train "${badminton[@]}" --out "$OUT/first" --size 512x288 --steps $(steps 5000) "${common[@]}"
+$LAUNCH train "${badminton[@]}" --out "$OUT/second" --init "$OUT/first/best" --steps $(steps 2000) "${common[@]}"
+$LAUNCH train "${badminton[@]}" --out "$OUT/window3" --model rallynet_window --steps $(steps 6000) "${common[@]}"
+
+if [[ ! -d $OUT/sports/synthetic ]]; then
+  rallytrace export "$OUT/second/best" --out "$OUT/second.onnx" --overwrite
+  python runs/sports.py "$DATA" "$OUT/sports" --weights "$OUT/second.onnx"
+  for seed in 100 101 102 103; do
+    sport=$([[ $((seed % 2)) == 0 ]] && echo badminton || echo tennis)
+    rallytrace synth "$OUT/synthetic/rally$seed.mp4" --sport "$sport" --seconds "$SECONDS_EACH" --seed $seed --overwrite
+  done
+  mv "$OUT/synthetic" "$OUT/sports/synthetic"
+fi
+everything=("${badminton[@]}")
+for sport in "$OUT"/sports/*; do everything+=(--data "$sport"); done
+tuning=(--lr 1.5e-3 --mixup 0.2)
+$LAUNCH train "${everything[@]}" --out "$OUT/third" --init "$OUT/second/best" --steps $(steps 6400) \
+  "${tuning[@]}" "${common[@]}"
+$LAUNCH train "${everything[@]}" --out "$OUT/fourth" --init "$OUT/first/best" --size 512x288 --steps $(steps 2600) \
+  "${tuning[@]}" "${common[@]}"
+
+# The threshold is chosen on the train clips: python runs/threshold.py DATA/badminton WEIGHTS
+python runs/average.py "$OUT/second/best" "$OUT/third/best" "$OUT/accurate" --share 0.8 --threshold 0.45
+python runs/average.py "$OUT/fourth/best" "$OUT/fourth/best" "$OUT/fast" --threshold 0.45
+also=()
+if [[ -d $OUT/sports/tennis ]]; then also=(--also "$OUT/sports/tennis"); fi
+for name in accurate fast; do
+  rallytrace export "$OUT/$name" --out "$OUT/$name.float.onnx" --overwrite
+  python runs/quantise.py "$DATA/badminton" "$OUT/$name.float.onnx" "$OUT/$name.onnx" "${also[@]}"
+done
+rallytrace export "$OUT/window3/best" --out "$OUT/window3.onnx" --overwrite
+for name in accurate fast window3; do
+  rallytrace eval --weights "$OUT/$name.onnx" --data "$DATA/badminton" --split val --out "$OUT/report-$name" --overwrite
+done

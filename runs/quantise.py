@@ -28,7 +28,7 @@ from rallytrace.types import Clip
 
 
 class Recorder:
-    """A network that keeps every `step`-th window that it is asked about."""
+    """A network that keeps the first and then every `step`-th window that it is asked about."""
 
     def __init__(self, network: Network, step: int) -> None:
         self._network, self._step, self._asked = network, step, 0
@@ -37,7 +37,7 @@ class Recorder:
 
     def run(self, windows: NDArray[np.uint8]) -> object:
         self._asked += 1
-        if self._asked % self._step == 0:
+        if self._asked % self._step == 1:
             self.windows.append(windows.copy())
         return self._network.run(windows)
 
@@ -62,6 +62,8 @@ def real_windows(network: Network, clips: list[Clip], count: int) -> list[NDArra
                 tracker.push(frame)
                 if len(recorder.windows) * 12 >= count:
                     break
+            if not recorder.windows:  # a clip shorter than the background reaches
+                tracker.flush()
         windows += recorder.windows
     return windows[:count]
 

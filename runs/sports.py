@@ -117,9 +117,12 @@ def main() -> None:
     network = load_network(options.weights, threads=1)
     for sport in ("tennis", "pickleball", "baseball"):
         out = options.out / sport
-        out.mkdir(parents=True, exist_ok=True)
-        made = stills(options.data / "tennis/stills", out) if sport == "tennis" else []
         folder = options.data / ("tennis/clips" if sport == "tennis" else sport)
+        if not folder.is_dir():
+            continue
+        out.mkdir(parents=True, exist_ok=True)
+        pictures = options.data / sport / "stills"
+        made = stills(pictures, out) if pictures.is_dir() else []
         for path in sorted(p for p in folder.iterdir() if p.suffix in VIDEO_SUFFIXES):
             if path.stem.startswith(VALIDATION):
                 continue

@@ -30,6 +30,10 @@ notes = Console(stderr=True)
 Json = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON lines on standard output.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that exist.")]
 Model = Annotated[str, typer.Option("--model", help="A bundled network, an .onnx file, or a checkpoint folder.")]
+Threshold = Annotated[
+    Optional[float],  # noqa: UP045
+    typer.Option("--threshold", min=0.01, max=0.99, help="Weaker detections are no ball; default the network's own."),
+]
 Threads = Annotated[Optional[int], typer.Option("--threads", min=1, help="CPU threads of the network; default all.")]  # noqa: UP045
 
 

@@ -18,6 +18,7 @@ from rallytrace.cli.common import (
     Json,
     Overwrite,
     Threads,
+    Threshold,
     app,
     load_folders,
     parse_wh,
@@ -50,7 +51,7 @@ def eval_command(
     out: Annotated[Optional[Path], typer.Option("--out", help="Folder for report.json and report.html.")] = None,  # noqa: UP045
     device: Device = DeviceName.auto,
     threads: Threads = None,
-    threshold: Annotated[float, typer.Option(min=0.01, max=0.99)] = 0.5,
+    threshold: Threshold = None,
     overlap: Annotated[int, typer.Option(min=1)] = 1,
     fill: Annotated[int, typer.Option(min=0, help="Score with gap filling of up to this many frames.")] = 0,
     reject: Annotated[bool, typer.Option("--reject", help="Score with outlier rejection.")] = False,

@@ -87,6 +87,19 @@ MODELS: dict[str, ModelSpec] = {
             widths=(24, 48, 96, 128),
         ),
         ModelSpec(
+            name="rallynet_window",  # for windows that come alone: no background, no past
+            arch="rallytrace.models.rallynet:RallyNet",
+            frames=3,
+            outputs=3,
+            colour="grey",
+            background=False,
+            size_wh=(512, 288),
+            stride=4,
+            offsets=True,
+            sigma_px=4.0,
+            widths=(16, 32, 64, 96),
+        ),
+        ModelSpec(
             name="tracknet_v1",
             arch="rallytrace.models.tracknet:TrackNetV1",
             frames=3,

@@ -87,7 +87,8 @@ class Server:
                 close_timeout=2,
             )
         except InvalidStatus as error:
-            raise self.refusal(error.response.status_code, error.response.headers, error.response.body) from None
+            body = bytes(error.response.body or b"")
+            raise self.refusal(error.response.status_code, error.response.headers, body) from None
         except (OSError, EOFError, InvalidMessage) as error:
             raise await self._unreachable(error) from None
         except (InvalidHandshake, InvalidProxy) as error:
