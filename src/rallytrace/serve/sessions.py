@@ -143,10 +143,14 @@ class Session:
     def _step(self) -> None:
         """Track one frame, then go to the end of the pool's line: so all sessions get their turn."""
         with self._lock:
-            if not self._inbox or self.error is not None:
+            idle = not self._inbox or self.error is not None
+            if idle:
                 self._running = False
-                return
-            record = self._inbox.popleft()
+            else:
+                record = self._inbox.popleft()
+        if idle:
+            self._wake()  # a server that drains waits for its sessions to be idle
+            return
         try:
             points = self._tracker.flush() if record is None else self._tracker.push(self._frame(record))
             self._keep(points, record)
