@@ -76,6 +76,10 @@ class Workshop:
         self.setup_token = self.setup_token or found[1]
         until(lambda: httpx.get(f"{self.url}/health").status_code == 200, "the server answers")
 
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None
+
     def kill(self) -> None:
         """kill -9."""
         self._end(signal.SIGKILL)
