@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import argparse
 import math
-import time
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from runs.cost import cpu_ms
 
 from rallytrace import evaluate_clips, load_clips, load_network
-from rallytrace.runtime import Network
 from rallytrace.types import Clip
 
 
@@ -30,18 +31,6 @@ class Result:
     recall: float
     precision: float
     cpu_ms: float
-
-
-def cpu_ms(network: Network) -> float:
-    spec = network.spec
-    window = np.random.default_rng(0).integers(0, 256, (1, spec.channels, *spec.size_wh[::-1]), np.uint8)
-    network.run(window)
-    taken = []
-    for _ in range(15):
-        began = time.process_time()
-        network.run(window)
-        taken.append(time.process_time() - began)
-    return 1000 * float(np.median(taken)) / spec.outputs
 
 
 def measure(name: str, weights: str, clips: list[Clip]) -> Result:

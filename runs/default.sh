@@ -5,12 +5,12 @@
 #
 # DATA/badminton holds clips, their <clip>_ball.csv and index.csv with a train and a val split (docs/guide.md); DATA/tennis,
 # DATA/pickleball and DATA/baseball what runs/sports.py says. Stages: badminton at 512x288, then at 768x432 (`second`);
-# that network labels the other sports' clips (those that are there); fine-tuned on everything (`third`); the mean of the last two, 8-bit, is
-# `accurate`. `fast` is the first stage fine-tuned on everything, `window3` a network for windows that come alone. About four
-# hours on one core with bf16 (PRECISION=fp32 where the CPU has none: about twice as long). Interrupted, run it again:
-# training resumes. With several GPUs: LAUNCH="torchrun --nproc-per-node 4 -m rallytrace" PRECISION=auto.
+# that network labels the other sports' clips (those that are there); fine-tuned on everything (`third`); the mean of the
+# last two, 8-bit, is `accurate`. `fast` is the first stage fine-tuned on everything, `window3` a network for windows that
+# come alone. Hours on one core with bf16 (PRECISION=fp32 where the CPU has none: about twice as long). Interrupted, run it again: training resumes.
+# With several GPUs: LAUNCH="torchrun --nproc-per-node 4 -m rallytrace" PRECISION=auto.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+HERE=$(dirname "$0")
 DATA=${DATA:?set DATA to the folder that holds badminton, tennis, pickleball and baseball}
 OUT=${OUT:-runs/out}
 LAUNCH=${LAUNCH:-rallytrace}
@@ -28,7 +28,7 @@ $LAUNCH train "${badminton[@]}" --out "$OUT/window3" --model rallynet_window --s
 
 if [[ ! -d $OUT/sports/synthetic ]]; then
   rallytrace export "$OUT/second/best" --out "$OUT/second.onnx" --overwrite
-  python runs/sports.py "$DATA" "$OUT/sports" --weights "$OUT/second.onnx"
+  python "$HERE/sports.py" "$DATA" "$OUT/sports" --weights "$OUT/second.onnx"
   for seed in 100 101 102 103; do
     sport=$([[ $((seed % 2)) == 0 ]] && echo badminton || echo tennis)
     rallytrace synth "$OUT/synthetic/rally$seed.mp4" --sport "$sport" --seconds "$SECONDS_EACH" --seed $seed --overwrite
@@ -44,13 +44,13 @@ $LAUNCH train "${everything[@]}" --out "$OUT/fourth" --init "$OUT/first/best" --
   "${tuning[@]}" "${common[@]}"
 
 # The threshold is chosen on the train clips: python runs/threshold.py DATA/badminton WEIGHTS
-python runs/average.py "$OUT/second/best" "$OUT/third/best" "$OUT/accurate" --share 0.8 --threshold 0.45
-python runs/average.py "$OUT/fourth/best" "$OUT/fourth/best" "$OUT/fast" --threshold 0.45
+python "$HERE/average.py" "$OUT/second/best" "$OUT/third/best" "$OUT/accurate" --share 0.8 --threshold 0.45
+python "$HERE/average.py" "$OUT/fourth/best" "$OUT/fourth/best" "$OUT/fast" --threshold 0.45
 also=()
 if [[ -d $OUT/sports/tennis ]]; then also=(--also "$OUT/sports/tennis"); fi
 for name in accurate fast; do
   rallytrace export "$OUT/$name" --out "$OUT/$name.float.onnx" --overwrite
-  python runs/quantise.py "$DATA/badminton" "$OUT/$name.float.onnx" "$OUT/$name.onnx" "${also[@]}"
+  python "$HERE/quantise.py" "$DATA/badminton" "$OUT/$name.float.onnx" "$OUT/$name.onnx" "${also[@]}"
 done
 rallytrace export "$OUT/window3/best" --out "$OUT/window3.onnx" --overwrite
 for name in accurate fast window3; do

@@ -19,8 +19,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from cost import cpu_ms
 from torch import Tensor, nn
 
 import rallytrace.train as training
@@ -129,25 +129,18 @@ def run(name: str, variant: Variant, clips: list[Clip], out: Path) -> dict[str, 
     best = training.train(clips, spec, out / name, options, init=init, cache=out / "cache")
     training.heatmap_loss = plain
     minutes = (time.process_time() - began) / 60
+    timed = out / "timed.onnx"
+    timed.unlink(missing_ok=True)
+    export(best, timed)
     figures = json.loads((best / "model.json").read_text())["provenance"]["val"]
-    result = {"name": name, "f1_288": figures["val_f1_4at288"], "f1_source": figures["val_f1_4atsource"]}
-    return {**result, "recall_288": figures["val_recall_4at288"], "cpu_ms": cpu_ms(best, out), "train_cpu_min": minutes}
-
-
-def cpu_ms(checkpoint: Path, out: Path) -> float:
-    """CPU milliseconds per frame of the network, one thread."""
-    path = out / "timed.onnx"
-    path.unlink(missing_ok=True)
-    export(checkpoint, path)
-    network = load_network(str(path), threads=1)
-    spec = network.spec
-    window = np.random.default_rng(0).integers(0, 256, (1, spec.channels, *spec.size_wh[::-1]), np.uint8)
-    taken = []
-    for _ in range(15):
-        began = time.process_time()
-        network.run(window)
-        taken.append(time.process_time() - began)
-    return 1000 * float(np.median(taken)) / spec.outputs
+    return {
+        "name": name,
+        "f1_288": figures["val_f1_4at288"],
+        "f1_source": figures["val_f1_4atsource"],
+        "recall_288": figures["val_recall_4at288"],
+        "cpu_ms": cpu_ms(load_network(str(timed), threads=1)),
+        "train_cpu_min": minutes,
+    }
 
 
 def main() -> None:

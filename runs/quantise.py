@@ -11,12 +11,12 @@ at both tolerances and CPU-ms per frame of both.
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import onnx
+from cost import cpu_ms
 from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -70,17 +70,9 @@ def real_windows(network: Network, clips: list[Clip], count: int) -> list[NDArra
 
 def score(weights: Path, clips: list[Clip]) -> str:
     network = load_network(str(weights), threads=1)
-    spec = network.spec
-    window = np.random.default_rng(0).integers(0, 256, (1, spec.channels, *spec.size_wh[::-1]), np.uint8)
-    taken = []
-    for _ in range(15):
-        began = time.process_time()
-        network.run(window)
-        taken.append(time.process_time() - began)
     at_288, at_source = evaluate_clips(network, clips).total.counts.values()
-    ms = 1000 * float(np.median(taken)) / spec.outputs
     size = weights.stat().st_size / 2**20
-    return f"F1 {at_288.f1:.3f} / {at_source.f1:.3f}, {ms:.1f} CPU-ms a frame, {size:.2f} MiB"
+    return f"F1 {at_288.f1:.3f} / {at_source.f1:.3f}, {cpu_ms(network):.1f} CPU-ms a frame, {size:.2f} MiB"
 
 
 def main() -> None:

@@ -16,11 +16,10 @@ from rallytrace.cli.common import Json, Overwrite, app, notes, parse_wh, print_j
 from rallytrace.errors import InputError
 from rallytrace.labels import quality
 from rallytrace.labels.formats import FORMATS, LabelFormat, get_format, losses, read_sets, write_sets
-from rallytrace.labels.sets import Extra, LabelSet, ReadOptions, WriteOptions
+from rallytrace.labels.sets import LabelSet, ReadOptions, WriteOptions
 
 if TYPE_CHECKING:
     from rallytrace.label import LabelBook
-    from rallytrace.label.events import VideoLabels
 
 labels_app = typer.Typer(no_args_is_help=True, help="Label files: convert between formats, count, check.")
 app.add_typer(labels_app, name="labels")
@@ -225,7 +224,7 @@ def export_command(
     as_json: Json = False,
 ) -> None:
     """Write what a job of a label project has, a set per video."""
-    from rallytrace.label import events
+    from rallytrace.label import events, exchange
 
     chosen = get_format(to)
     with _open_project(project, database) as book:
@@ -233,7 +232,7 @@ def export_command(
     missing = sum(len(part.unlabelled) for part in parts)
     if missing and unlabelled is Unlabelled.refuse:
         raise InputError(f"{missing} frames of the job are unlabelled: label them, or use --unlabelled drop or absent")
-    sets = [_set_of(part) for part in parts]
+    sets = exchange.label_sets(parts)
     paths = write_sets(sets, chosen.name, out, WriteOptions(unlabelled.value, box, prefix), overwrite=overwrite)
     _say_written(sets, chosen, out, paths, as_json)
 
@@ -253,7 +252,7 @@ def import_command(
     as_json: Json = False,
 ) -> None:
     """Take labels into the unlabelled frames of a job's open tasks; what a tool interpolated is left out."""
-    from rallytrace.label import events, team
+    from rallytrace.label import events, exchange, team
 
     with _open_project(project, database) as book:
         admin = next((user for user in team.users(book) if user.role == "admin" and user.active), None)
@@ -267,9 +266,7 @@ def import_command(
         sets = _read(file, source, dataclasses.replace(options, n_frames=wanted.n_frames))
         if len(sets) != 1:
             raise InputError(f"{file} has {len(sets)} clips, expected the labels of one video")
-        seen = {frame: each for frame, each in sets[0].labels.items() if sets[0].extra(frame).keyframe}
-        imported, skipped = events.import_labels(book, admin, job_id, wanted.id, seen, file.name)
-    interpolated = len(sets[0].labels) - len(seen)
+        imported, skipped, interpolated = exchange.import_set(book, admin, job_id, wanted.id, sets[0], file.name)
     if as_json:
         print_json({"imported": imported, "skipped": skipped, "interpolated": interpolated})
     else:
@@ -301,14 +298,3 @@ def _only(known: Sequence[Named], name: str | None, what: str, option: str) -> N
     names = ", ".join(each.name for each in known[:20]) or "none"
     said = f"no single {what} is called {name!r}" if name else f"there are {len(known)} {what}s"
     raise InputError(f"{said}; the project has {names}: choose with {option}")
-
-
-def _set_of(part: VideoLabels) -> LabelSet:
-    """What the book knows of a video, as any format takes it."""
-    video, extras = part.video, {}
-    for frame, each in part.labels.items():
-        blur = None if each.blur_l is None or each.blur_theta is None else (each.blur_l, each.blur_theta)
-        extras[frame] = Extra(each.event, each.source != "interpolated", each.score, each.source, blur)
-    labels = {frame: each.ball for frame, each in part.labels.items()}
-    wh = (video.w, video.h) if video.w and video.h else None
-    return LabelSet(Path(video.name).stem, labels, extras, wh, _rate(video.rate), video.n_frames, video.name)

@@ -6,7 +6,7 @@ import io
 import re
 import tempfile
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path as FilePath
@@ -17,7 +17,7 @@ from fastapi.concurrency import run_in_threadpool
 from pydantic import Field
 
 from rallytrace.errors import InputError
-from rallytrace.label import agreement, events, jobs
+from rallytrace.label import agreement, events, exchange, jobs
 from rallytrace.label.api_common import (
     MAX_ID,
     RAW_BODY,
@@ -34,11 +34,10 @@ from rallytrace.label.api_common import (
     bounded_stream,
     named,
 )
-from rallytrace.label.events import VideoLabels
 from rallytrace.label.proposals import ProposalRun
 from rallytrace.label.team import User
 from rallytrace.labels.formats import FORMATS, get_format, read_sets, render_sets
-from rallytrace.labels.sets import Extra, LabelSet, ReadOptions, WriteOptions
+from rallytrace.labels.sets import ReadOptions, WriteOptions
 
 router = APIRouter(prefix="/api", tags=["jobs"])
 Id = Annotated[int, Path(ge=1, le=MAX_ID)]
@@ -152,41 +151,13 @@ def export(
         raise Denied(
             409, "unlabelled", f"{missing} frames are unlabelled: label them, or export with unlabelled=drop or absent"
         )
-    files = render_sets(_sets(ws, found), to, WriteOptions(unlabelled=unlabelled))
+    files = render_sets(exchange.label_sets(found), to, WriteOptions(unlabelled=unlabelled))
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, text in files.items():
             archive.writestr(name, text)
     headers = {"Content-Disposition": f'attachment; filename="job-{job_id}-{to.name}.zip"'}
     return Response(out.getvalue(), media_type="application/zip", headers=headers)
-
-
-def _sets(ws: Workspace, parts: Sequence[VideoLabels]) -> list[LabelSet]:
-    """One set per video, under its file's name; a name that two videos share gets the video's id."""
-    stems = [re.sub(r"[^\w.()-]+", "_", FilePath(part.video.name).stem)[:100].strip(".") or "video" for part in parts]
-    sets = []
-    for part, stem in zip(parts, stems, strict=True):
-        video = part.video
-        name = stem if stems.count(stem) == 1 else f"{stem}-{video.id}"
-        extras = {frame: _extra(label) for frame, label in part.labels.items()}
-        wh = (video.w, video.h) if video.w and video.h else None
-        sets.append(
-            LabelSet(
-                name,
-                {frame: label.ball for frame, label in part.labels.items()},
-                extras,
-                wh,
-                Fraction(video.rate) if video.rate else None,
-                video.n_frames,
-                FilePath(video.name).name,
-            )
-        )
-    return sets
-
-
-def _extra(label: events.Label) -> Extra:
-    blur = None if label.blur_l is None or label.blur_theta is None else (label.blur_l, label.blur_theta)
-    return Extra(label.event, label.source != "interpolated", label.score, label.source, blur)
 
 
 @router.post("/jobs/{job_id}/import", openapi_extra=RAW_BODY)
@@ -225,7 +196,7 @@ def _take_in(
         sets = read_sets(path, None if format == "auto" else format, sizes)
     except InputError as error:
         raise InputError(str(error).replace(str(path), path.name)) from None  # where it lay is no one's business
-    imported = skipped = 0
+    imported = skipped = interpolated = 0
     for each in sets:
         target = next((n for n, stem in videos.items() if stem == FilePath(each.name).stem), None)
         if target is None and len(sets) == len(videos) == 1:
@@ -233,9 +204,12 @@ def _take_in(
         if target is None:
             names = ", ".join(sorted(set(videos.values())))[:300]
             raise InputError(f"the file labels {each.name[:80]!r}, the job has {names}: say which video it is of")
-        done = events.import_labels(ws.book, user, job_id, target, each.labels, path.name)
-        imported, skipped = imported + done[0], skipped + done[1]
-    return {"imported": imported, "skipped": skipped, "notes": [note for each in sets for note in each.notes]}
+        done = exchange.import_set(ws.book, user, job_id, target, each, path.name)
+        imported, skipped, interpolated = imported + done[0], skipped + done[1], interpolated + done[2]
+    notes = [note for each in sets for note in each.notes]
+    if interpolated:
+        notes.append(f"{interpolated} labels that a tool interpolated were left out: nobody has seen them")
+    return {"imported": imported, "skipped": skipped, "notes": notes}
 
 
 def _read_options(ws: Workspace, videos: Mapping[int, str]) -> ReadOptions:

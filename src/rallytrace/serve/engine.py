@@ -1,8 +1,8 @@
 """One engine behind all routes: networks by name, and the batcher that every window of every caller goes through.
 
 A caller (a session, a request) holds a `BatchingNetwork`, which is a `runtime.Network`: `Tracker` runs on it unchanged.
-Its `run` puts the windows into the batcher's queue and waits. The batcher serves its callers in turn, one job each, so
-that none starves, and runs jobs of the same network and shape together.
+Its `run` puts the windows into the batcher's queue and waits for them, so that a caller has one job there at most and
+none starves. The batcher runs jobs of the same network and shape together.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import logging
 import os
 import threading
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -106,7 +106,7 @@ class Batcher:
         self, metrics: Metrics, *, max_batch: int = 1, max_wait_s: float = 0.0, max_queued: int = 256, workers: int = 1
     ) -> None:
         self._metrics, self._max_batch, self._max_wait_s, self._max_queued = metrics, max_batch, max_wait_s, max_queued
-        self._queues: OrderedDict[object, deque[_Job]] = OrderedDict()  # by caller, the one whose turn it is first
+        self._queue: deque[_Job] = deque()  # first come, first served: fair, since a session waits for its answer
         self._n_queued = 0
         self._changed = threading.Condition()
         self._closed = False
@@ -125,14 +125,14 @@ class Batcher:
         if self._n_queued >= self._max_queued:
             raise Busy(f"{self._n_queued} windows wait already: try again later")
 
-    def run(self, caller: object, job: _Job) -> tuple[Floats, Floats | None]:
+    def run(self, job: _Job) -> tuple[Floats, Floats | None]:
         """Queue `job` and wait for its result. Raises Busy, Cancelled, and whatever the network raises."""
         with self._changed:
             if self._closed:
                 raise Cancelled("the server stops")
             if self._n_queued + len(job.windows) > self._max_queued and self._n_queued:
                 raise Busy(f"{self._n_queued} windows wait already: try again later")
-            self._queues.setdefault(caller, deque()).append(job)
+            self._queue.append(job)
             self._count(len(job.windows))
             self._changed.notify()
         job.done.wait()
@@ -145,10 +145,9 @@ class Batcher:
         """Ends the workers; what waits is cancelled."""
         with self._changed:
             self._closed = True
-            for queue in self._queues.values():
-                for job in queue:
-                    job.finish(None, Cancelled("the server stops"))
-            self._queues.clear()
+            for job in self._queue:
+                job.finish(None, Cancelled("the server stops"))
+            self._queue.clear()
             self._changed.notify_all()
         for thread in self._threads:
             thread.join(timeout=10)
@@ -181,19 +180,18 @@ class Batcher:
         return sum(len(job.windows) for job in jobs)
 
     def _take(self, jobs: list[_Job]) -> list[_Job]:
-        """`jobs` and what fits to them, at most one per caller; a caller that is served goes to the end of the line."""
-        for caller in list(self._queues):
-            queue = self._queues[caller]
-            while queue and (queue[0].cancel.is_set() or queue[0].deadline < time.monotonic()):
-                job = queue.popleft()
-                self._count(-len(job.windows))
+        """`jobs` and the waiting ones that fit to them, the oldest first; those that nobody waits for are dropped."""
+        left: deque[_Job] = deque()
+        for job in self._queue:
+            if job.cancel.is_set() or job.deadline < time.monotonic():
                 job.finish(None, Cancelled("nobody waits for this any more, or not for so long"))
-            if queue and self._fits(jobs, queue[0]):
-                jobs.append(queue.popleft())
-                self._count(-len(jobs[-1].windows))
-                self._queues.move_to_end(caller)
-            if not queue:
-                del self._queues[caller]
+            elif self._fits(jobs, job):
+                jobs.append(job)
+            else:
+                left.append(job)
+                continue
+            self._count(-len(job.windows))
+        self._queue = left
         return jobs
 
     def _fits(self, jobs: list[_Job], job: _Job) -> bool:
@@ -239,7 +237,7 @@ class BatchingNetwork:
         return self.model.network.device
 
     def run(self, windows: Image) -> tuple[Floats, Floats | None]:
-        return self._batcher.run(self, _Job(self.model, windows, self.cancel, self.deadline))
+        return self._batcher.run(_Job(self.model, windows, self.cancel, self.deadline))
 
 
 class Engine:
