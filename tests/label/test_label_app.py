@@ -276,6 +276,19 @@ def test_labels_of_a_file_fill_what_is_unlabelled(site: Site, video: dict[str, A
     assert "/" not in broken.json()["error"]["message"].replace("X,Y", "")
 
 
+def test_what_a_tool_interpolated_is_not_taken_in(site: Site, video: dict[str, Any]) -> None:
+    admin = site.person("Ada", "admin")
+    job = make_job(admin, video, sequence_length=0)
+    task_id = admin.post("/api/tasks/next").json()["id"]
+    rows = ["Frame,Visibility,X,Y,Keyframe", *(f"{n},1,{n + 5},20,{int(n % 3 == 0)}" for n in range(7))]
+    path = f"/api/jobs/{job['id']}/import?name=rally_one_ball.csv"
+    answer = admin.post(path, content="\n".join(rows)).json()
+    assert (answer["imported"], answer["skipped"]) == (3, 0)
+    assert answer["notes"] == ["4 labels that a tool interpolated were left out: nobody has seen them"]
+    labels = admin.get(f"/api/tasks/{task_id}/labels").json()["labels"]
+    assert [label["frame"] for label in labels] == [0, 3, 6]
+
+
 def test_proposals_reach_the_task(site: Site, tmp_path: Path) -> None:
     admin, (video,) = site.person("Ada", "admin"), site.imported(numbered(tmp_path / "short.mp4", 30))
     job = make_job(admin, video)
