@@ -11,6 +11,8 @@ from typing import IO, Any
 
 from rallytrace.errors import OutputError
 
+VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".ts", ".m4v", ".mpg")
+
 
 @contextmanager
 def output_errors(path: Path) -> Iterator[None]:

@@ -1,0 +1,27 @@
+"""Folders and stores by URL: s3://, gs://, az://, https:// (read only), memory:// and file://.
+
+    with publishing("s3://bucket/out") as folder, fetched("s3://bucket/raw/match.mp4") as video: ...
+
+Inputs become local files through a bounded cache, outputs are stored when they are whole. The rest of the package sees
+local paths only. obstore is imported when a URL is really used.
+"""
+
+from rallytrace.storage.stores import Entry, MissingObject, Store, open_store
+from rallytrace.storage.transfer import expand, fetch, fetch_folder, fetched, publishing
+from rallytrace.storage.upload import AddReport, add
+from rallytrace.storage.urls import is_url
+
+__all__ = [
+    "AddReport",
+    "Entry",
+    "MissingObject",
+    "Store",
+    "add",
+    "expand",
+    "fetch",
+    "fetch_folder",
+    "fetched",
+    "is_url",
+    "open_store",
+    "publishing",
+]
