@@ -259,3 +259,14 @@ class Trail:
         earlier = list(self._points)
         self._points.append(point)
         return earlier
+
+
+def contact_sheet(images: Iterable[Image], columns: int) -> Image:
+    """RGB images of any sizes in a grid, on black."""
+    tiles = list(images) or [np.zeros((128, 192, 3), np.uint8)]
+    h, w = (max(tile.shape[axis] for tile in tiles) + 2 for axis in (0, 1))
+    sheet = np.zeros((-(-len(tiles) // columns) * h, columns * w, 3), np.uint8)
+    for i, tile in enumerate(tiles):
+        y, x = i // columns * h, i % columns * w
+        sheet[y : y + tile.shape[0], x : x + tile.shape[1]] = tile
+    return sheet

@@ -139,7 +139,8 @@ class BallPoint:
 class Clip:
     """One labelled video. `labels` maps a frame index to its label; an unlabelled frame has no entry.
 
-    `match` is what a split must never cut: the venue, match or event that the clip was taken from.
+    `match` is what a split must never cut: the venue, match or event that the clip was taken from. `sha256`: of the
+    video file in hex, where it is known and to be checked.
     """
 
     name: str
@@ -148,6 +149,7 @@ class Clip:
     match: str
     sport: str
     split: str
+    sha256: str = ""
 
     def __repr__(self) -> str:
         return f"Clip({self.name!r}, match={self.match!r}, split={self.split!r}, labels={len(self.labels)})"

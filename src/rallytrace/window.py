@@ -8,13 +8,14 @@ from __future__ import annotations
 import itertools
 import math
 from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rallytrace.types import Image
+from rallytrace.types import Frame, Image
 
 Floats = NDArray[np.float32]
 MergeMode = Literal["last", "mean", "centre"]
@@ -68,6 +69,19 @@ def is_cut(previous: Image, image: Image) -> bool:
     """Whether a new scene begins: the picture changed by more than 30 grey levels on average."""
     a, b = previous[::4, ::4].astype(np.int16), image[::4, ::4].astype(np.int16)
     return float(np.abs(a - b).mean()) > CUT_LEVELS
+
+
+def moments(frames: Iterable[Frame], pad: Callable[[Image], Image]) -> Iterator[tuple[int, int, Image]]:
+    """(frame index, scene, padded picture) of the frames that are new moments, as the tracker sees them."""
+    repeats, scene = RepeatFilter(), 0
+    last: Image | None = None
+    for frame in frames:
+        image = pad(frame.image)
+        if last is not None and is_cut(last, image):
+            repeats, scene = RepeatFilter(), scene + 1
+        if repeats.is_new(image):
+            last = image
+            yield frame.index, scene, image
 
 
 def median(images: list[Image]) -> Image:

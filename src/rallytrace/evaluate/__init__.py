@@ -1,5 +1,6 @@
 """How good a trajectory is, by the field's metrics."""
 
+from rallytrace.annotate import contact_sheet
 from rallytrace.evaluate.metrics import (
     CONTRAST_EDGES,
     SPEED_EDGES_PX,
@@ -13,7 +14,7 @@ from rallytrace.evaluate.metrics import (
     is_visible,
     score_clip,
 )
-from rallytrace.evaluate.report import contact_sheet, sample_sheet, write_report
+from rallytrace.evaluate.report import sample_sheet, write_report
 from rallytrace.evaluate.run import ClipReport, Report, evaluate_clips
 
 __all__ = [

@@ -6,14 +6,14 @@ import base64
 import html
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import chain, zip_longest
 from pathlib import Path
 
 import numpy as np
 
 from rallytrace import video
-from rallytrace.annotate import draw_rgb
+from rallytrace.annotate import contact_sheet, draw_rgb
 from rallytrace.evaluate.metrics import TOLERANCES, Outcome, classify
 from rallytrace.evaluate.run import ClipReport, Report
 from rallytrace.files import make_folder, write_text
@@ -189,14 +189,3 @@ def sample_sheet(report: Report, columns: int = 4, rows: int = 3) -> Image:
     seen = [p.frame for p in clip.points[:200] if (label := clip.clip.labels.get(p.frame)) and label.xy]
     picks = seen[:: max(1, len(seen) // (columns * rows))][: columns * rows]
     return contact_sheet(crops([(clip, frame) for frame in picks]), columns)
-
-
-def contact_sheet(images: Iterable[Image], columns: int) -> Image:
-    """RGB images of any sizes in a grid, on black."""
-    tiles = list(images) or [np.zeros((*CROP_WH[::-1], 3), np.uint8)]
-    h, w = (max(tile.shape[axis] for tile in tiles) + 2 for axis in (0, 1))
-    sheet = np.zeros((-(-len(tiles) // columns) * h, columns * w, 3), np.uint8)
-    for i, tile in enumerate(tiles):
-        y, x = i // columns * h, i % columns * w
-        sheet[y : y + tile.shape[0], x : x + tile.shape[1]] = tile
-    return sheet

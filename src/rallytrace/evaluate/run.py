@@ -137,7 +137,7 @@ def evaluate_clips(
         raise InputError("nothing to evaluate: expected at least one labelled clip")
     reports = []
     for clip in clips:
-        with video.read(clip.video) as reader:
+        with video.read_clip(clip) as reader:
             wh = reader.info.wh
             tracker = Tracker(network, wh, threshold=threshold, overlap=overlap)
             reader.give(wh=tracker.transform.content_wh, colour=tracker.colour)

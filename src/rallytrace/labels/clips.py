@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from rallytrace.errors import LabelError
+from rallytrace.errors import InputError, LabelError
+from rallytrace.files import VIDEO_SUFFIXES
 from rallytrace.labels.tracknetv2 import read_labels
 from rallytrace.trajectory.table import Row, read_rows
 from rallytrace.types import Clip
 
-VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".ts", ".m4v", ".mpg")
 MATCH_COLUMNS = ("match", "venue", "park")
 SPLITS = ("train", "val", "test")
 INDEX = "index.csv"
@@ -49,6 +50,18 @@ def check_length(clip: Clip, n_frames: int) -> None:
         )
 
 
+def check_split(clips: Sequence[Clip]) -> None:
+    """Raises InputError where one match is in two splits: neighbouring frames would leak into the figures."""
+    split_of: dict[str, Clip] = {}
+    for clip in clips:
+        other = split_of.setdefault(clip.match, clip)
+        if other.split != clip.split:
+            raise InputError(
+                f"match {clip.match!r} is in two splits ({other.name} in {other.split!r}, {clip.name} in "
+                f"{clip.split!r}): give all clips of a match the same split"
+            )
+
+
 def _sport(folder: Path) -> str:
     return folder.resolve().name
 
@@ -78,15 +91,23 @@ def _video_of(videos: dict[str, Path], name: str, wanted_by: str) -> Path:
 
 def _indexed(folder: Path) -> list[Clip]:
     videos = _videos(folder)
-    clips: dict[str, Clip] = {}
-    for row in read_rows(folder / INDEX, ("clip",)):
+    clips = []
+    for name, (match, split, line) in read_index(folder / INDEX).items():
+        video = _video_of(videos, name, f"{folder / INDEX}, line {line}")
+        labels = read_labels(folder / f"{name}_ball.csv")
+        clips.append(Clip(name, video, labels, match, _sport(folder), split))
+    return clips
+
+
+def read_index(path: Path) -> dict[str, tuple[str, str, int]]:
+    """Match, split and line of each clip, from an index.csv as `load_clips` describes it. Raises LabelError."""
+    clips: dict[str, tuple[str, str, int]] = {}
+    for row in read_rows(path, ("clip",)):
         name = row.cells["clip"]
         if not name or name in clips:
             raise row.error("clip", "expected the name of a clip that no other line has")
-        video = _video_of(videos, name, f"{row.path}, line {row.line}")
-        labels = read_labels(folder / f"{name}_ball.csv")
-        clips[name] = Clip(name, video, labels, _match_of(row), _sport(folder), _split_of(row))
-    return list(clips.values())
+        clips[name] = _match_of(row), _split_of(row), row.line
+    return clips
 
 
 def _match_of(row: Row) -> str:

@@ -68,17 +68,54 @@ class _Part:
     entries: list[Json] = field(default_factory=list)
     classes: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    prefix: str = ""
+    base: int = 0
+    places: dict[int, int] = field(default_factory=dict)
+
+    def place(self, entry: Json) -> int:
+        """Which frame of the clip an entry speaks of."""
+        no = _frame_no(entry, self)
+        return self.places.get(no, no - self.base)
 
 
 def read(source: Source, options: ReadOptions) -> list[LabelSet]:
     """One set per prefix: sequences of one video come together again. Raises LabelError."""
+    return [_read_clip(clip, parts, options) for clip, parts in _clips(source, options).items()]
+
+
+def frame_names(source: Source, options: ReadOptions) -> dict[str, dict[int, str]]:
+    """Of each clip the pictures of its frames, as the sequence files name them: prefix and file. Raises LabelError."""
+    clips = _clips(source, options)
+    return {
+        clip: {part.place(frame): f"{part.prefix}{frame.get('frame')}" for part in parts for frame in part.frames}
+        for clip, parts in clips.items()
+    }
+
+
+def _clips(source: Source, options: ReadOptions) -> dict[str, list[_Part]]:
     parts = [part for name in _entry(source) for part in _parts(source, name, options)]
     if not parts:
         raise LabelError(f"{source.path}: no manifest, SeqLabel.json or sequence file inside")
     clips: dict[str, list[_Part]] = {}
     for part in parts:
         clips.setdefault(part.clip, []).append(part)
-    return [_read_clip(clip, sorted(mine, key=lambda part: part.order), options) for clip, mine in clips.items()]
+    for mine in clips.values():
+        mine.sort(key=lambda part: part.order)
+        _number(mine, options)
+    return clips
+
+
+def _number(parts: list[_Part], options: ReadOptions) -> None:
+    """Sets how each part's frame-no becomes a frame of the clip."""
+    numbers = [_frame_no(entry, part) for part in parts for entry in part.frames or part.entries]
+    base = options.first_frame if options.first_frame is not None else 0 if 0 in numbers else 1
+    restarts = len(set(numbers)) < len(numbers)  # each sequence counts anew: they follow each other
+    start = 0
+    for part in parts:
+        part.base = base
+        if restarts:
+            part.places = {_frame_no(frame, part): start + n for n, frame in enumerate(part.frames)}
+        start += len(part.frames)
 
 
 def _parts(source: Source, name: str, options: ReadOptions) -> list[_Part]:
@@ -130,7 +167,8 @@ def _sequence(value: Json, where: str, stem: str) -> _Part:
         raise LabelError(f"{where}: number-of-frames is {said}, but frames has {len(frames)}")
     frames = sorted(frames, key=lambda frame: str(frame.get("frame")).encode())
     clip = PurePosixPath(str(value.get("prefix") or "")).name or stem
-    return _Part(clip, where, whole(value.get("seq-no", 0), f"{where}: seq-no"), frames)
+    order = whole(value.get("seq-no", 0), f"{where}: seq-no")
+    return _Part(clip, where, order, frames, prefix=str(value.get("prefix") or ""))
 
 
 def _entries(value: Any, where: str) -> list[Json]:
@@ -142,22 +180,15 @@ def _entries(value: Any, where: str) -> list[Json]:
 
 def _read_clip(clip: str, parts: list[_Part], options: ReadOptions) -> LabelSet:
     found = Builder(clip, parts[0].where, options)
-    numbers = [_frame_no(entry, part) for part in parts for entry in part.frames or part.entries]
-    base = options.first_frame if options.first_frame is not None else 0 if 0 in numbers else 1
-    restarts = len(set(numbers)) < len(numbers)  # each sequence counts anew: they follow each other
     names = [name for part in parts for entry in part.entries for name, _ in _things(entry, part)]
     ball = choose_label(names, options.label, found.where) if names else ""
     known: list[int] = []
-    start = 0
     for part in parts:
         found.where = part.where
         found.notes += part.notes
-        position = {_frame_no(frame, part): start + n for n, frame in enumerate(part.frames)} if restarts else {}
-        known += [found.frame(position.get(no, no - base)) for no in (_frame_no(f, part) for f in part.frames)]
+        known += [found.frame(part.place(frame)) for frame in part.frames]
         for entry in part.entries:
-            no = _frame_no(entry, part)
-            _put(found, found.frame(position.get(no, no - base)), entry, part, ball)
-        start += len(part.frames)
+            _put(found, found.frame(part.place(entry)), entry, part, ball)
     if known:
         found.length(max(known) + 1)
     missing = len(set(known)) - len({frame for frame in known if found.has(frame)})

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from rallytrace.errors import VideoError
 from rallytrace.types import Frame, Image
-from rallytrace.video.frames import Converter, check_size, decode_picture, encode_jpeg, upright_wh
+from rallytrace.video.frames import Colour, Converter, check_size, decode_picture, encode_jpeg, upright_wh
 from rallytrace.video.read import _Stream
 
 NEAR = 8  # pictures that are rather decoded and dropped than jumped over
@@ -78,13 +78,21 @@ class FrameTable:
             raise VideoError(f"a frame table of {len(data)} bytes cannot be read ({error}): import again") from None
 
 
-def frame_table(path: str | Path, on_picture: Callable[[int, int | None], None] | None = None) -> FrameTable:
+def frame_table(
+    path: str | Path,
+    on_picture: Callable[[int, int | None], None] | None = None,
+    *,
+    on_frame: Callable[[Frame], None] | None = None,
+    wh: tuple[int, int] | None = None,
+    colour: Colour = "grey",
+) -> FrameTable:
     """Decodes the whole file once. on_picture: told how many pictures are done, and of how many where that is known;
-    what it raises ends the work. The jumps are then checked against what was decoded. Raises VideoError."""
+    what it raises ends the work. on_frame: told each frame as `read` gives it at size `wh` in that colour. The jumps
+    are then checked against what was decoded. Raises VideoError."""
     stamps: list[tuple[float, int | None]] = []
     prints: dict[int, int] = {}  # of the picture after each key picture
     keys: list[int] = []
-    converter = Converter()
+    converter, whole = Converter(), Converter()
     with closing(_Stream(str(path), 10.0)) as source:
         for n, (pts_s, frame) in enumerate(source.frames()):
             if n == 0:
@@ -98,6 +106,8 @@ def frame_table(path: str | Path, on_picture: Callable[[int, int | None], None] 
                 keys.append(n)
             if on_picture:
                 on_picture(n + 1, info.n_frames)
+            if on_frame:
+                on_frame(Frame(n, pts_s, whole.image(frame, wh or info.wh, colour)))
         problems = tuple(source.problems)
     ticks = np.array([t for _, t in stamps if t is not None], np.int64)
     if len(ticks) != len(stamps) or (np.diff(ticks) <= 0).any():
@@ -174,6 +184,12 @@ class IndexedReader:
                 yield self._frame(ahead, self.decode(ahead))
             if before:
                 yield self._frame(start + len(before) - 1, before.pop())
+
+    def onwards(self, start: int, *, wh: tuple[int, int], colour: Colour = "grey") -> Iterator[Frame]:
+        """The frames from `start` to the last, as `read` gives them."""
+        for index in range(start, len(self.table)):
+            image = self._converter.image(self.decode(index), wh, colour)
+            yield Frame(index, float(self.table.pts_s[index]), image)
 
     def _frame(self, index: int, picture: av.VideoFrame) -> Frame:
         return Frame(index, float(self.table.pts_s[index]), self._converter.image(picture, self.table.wh, "rgb"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import sys
 from collections.abc import Generator, Iterator
@@ -17,7 +18,7 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from rallytrace.errors import VideoError
-from rallytrace.types import Frame, VideoInfo
+from rallytrace.types import Clip, Frame, VideoInfo
 from rallytrace.video.frames import (
     DECODER_OPTIONS,
     Colour,
@@ -27,6 +28,7 @@ from rallytrace.video.frames import (
     rotation_deg,
     upright_wh,
 )
+from rallytrace.video.shard import SUFFIX, Shard
 
 PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"}
 DEFAULT_FPS = Fraction(30)  # also where a stream gives no hint of its rate
@@ -48,10 +50,14 @@ EXPECTED = "expected H.264, HEVC, VP9, AV1, MPEG-4 or MJPEG in mp4, mkv, webm, a
 
 
 TimedFrames: TypeAlias = Generator[tuple[float, av.VideoFrame], None, None]  # pts_s and the picture
+Stored: TypeAlias = tuple[tuple[int, int], Colour] | None  # size and colour, where they are not those of the source
 
 
 class _Source(Protocol):
     problems: list[str]
+
+    @property
+    def stored(self) -> Stored: ...
 
     def frames(self) -> TimedFrames: ...
     def info(self, start_s: float, first: av.VideoFrame) -> VideoInfo: ...
@@ -72,7 +78,7 @@ class VideoReader:
     def __init__(self, source: _Source, wh: tuple[int, int] | None, colour: Colour, keep_picture: bool) -> None:
         self._source, self._frames, self._converter = source, source.frames(), Converter()
         self._colour, self._keep_picture, self._index = colour, keep_picture, 0
-        self.problems = source.problems
+        self.problems, self._stored = source.problems, source.stored
         try:
             first = next(self._frames)  # its size, format and orientation are the video's
             self.info = source.info(*first)
@@ -83,8 +89,25 @@ class VideoReader:
         self._wh = wh or self.info.wh
 
     def give(self, *, wh: tuple[int, int], colour: Colour, keep_picture: bool = False) -> None:
-        """From the next frame on, give images of this size and colour; for when they depend on `info`. See `read`."""
+        """From the next frame on, give images of this size and colour; for when they depend on `info`. See `read`.
+
+        Raises VideoError where a shard of a feature set holds less than that.
+        """
+        if self._stored and (
+            max(a / b for a, b in zip(wh, self._stored[0], strict=True)) > 1
+            or (colour == "rgb" and self._stored[1] == "grey")
+        ):
+            (w, h), kept = self._stored
+            raise VideoError(
+                f"{self.info.path} holds {kept} pictures of {w}x{h}, but {colour} ones of {wh[0]}x{wh[1]} are needed: "
+                "prepare the features for this network (--model, --size, --colour)"
+            )
         self._wh, self._colour, self._keep_picture = wh, colour, keep_picture
+
+    @property
+    def count(self) -> int:
+        """How many frames it has given."""
+        return self._index
 
     def __iter__(self) -> Self:
         return self
@@ -92,7 +115,11 @@ class VideoReader:
     def __next__(self) -> Frame:
         pts_s, frame = self._first or next(self._frames)
         self._first = None
-        if upright_wh(frame) != self.info.wh and not any("size changes" in line for line in self.problems):
+        if (
+            not self._stored
+            and upright_wh(frame) != self.info.wh
+            and not any("size changes" in line for line in self.problems)
+        ):
             at = f"frame {self._index} ({pts_s:.2f} s)"
             self.problems.append(f"the size changes at {at} to {upright_wh(frame)}: resized to {self.info.wh}")
         image = self._converter.image(frame, self._wh, self._colour)
@@ -128,7 +155,8 @@ def read(
     fps: Fraction | None = None,
     timeout_s: float = 10.0,
 ) -> VideoReader:
-    """Open a video file, a folder of numbered pictures, an http(s):// or rtsp:// URL, or a camera (`camera:0`).
+    """Open a video file, a folder of numbered pictures, a shard of a feature set (.tar), an http(s):// or rtsp:// URL,
+    or a camera (`camera:0`).
 
     wh: size of the images, of the upright picture; the source's own when None. colour: uint8 (h, w) "grey" or
     (h, w, 3) "rgb", 0..255. keep_picture: give Frame.picture too, the source-size planes. fps: of a folder, 30 when
@@ -138,11 +166,29 @@ def read(
     source: _Source
     if _scheme(path) is None and Path(path).is_dir():
         source = _Folder(Path(path), fps or DEFAULT_FPS)
+    elif _scheme(path) is None and str(path).endswith(SUFFIX):
+        source = Shard(Path(path))
     elif fps is not None:
         raise ValueError(f"fps is for folders of pictures, {path} states its own")
     else:
         source = _Stream(str(path), timeout_s)
     return VideoReader(source, wh, colour, keep_picture)
+
+
+def read_clip(clip: Clip) -> VideoReader:
+    """`read` of the clip's video. Raises VideoError, also where the file is not the one whose checksum the clip has."""
+    if clip.sha256:
+        try:
+            with open(clip.video, "rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise VideoError(f"cannot read {clip.video}: {error.strerror}") from None
+        if found != clip.sha256:
+            raise VideoError(
+                f"{clip.video} is damaged or was replaced (SHA-256 {found[:12]}, expected "
+                f"{clip.sha256[:12]}): copy it or prepare it again"
+            )
+    return read(clip.video)
 
 
 def _scheme(path: str | Path) -> str | None:
@@ -155,6 +201,8 @@ def _scheme(path: str | Path) -> str | None:
 
 class _Folder:
     """A folder of pictures of one size, in the order of their numbers."""
+
+    stored: Stored = None
 
     def __init__(self, folder: Path, fps: Fraction) -> None:
         self.problems: list[str] = []
@@ -235,6 +283,8 @@ def _open_camera(path: str, timeout_s: float) -> InputContainer:
 
 class _Stream:
     """The first picture stream of a container: its decoded frames, with their times, and what went wrong."""
+
+    stored: Stored = None
 
     def __init__(self, path: str, timeout_s: float) -> None:
         self.problems: list[str] = []
