@@ -7,8 +7,8 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +21,7 @@ from rallytrace.annotate import Style, Trail, draw
 from rallytrace.errors import InputError, OutputError, VideoError
 from rallytrace.files import make_folder
 from rallytrace.geometry import FrameTransform
+from rallytrace.models import ModelSpec
 from rallytrace.runtime import Floats, Network, load_network
 from rallytrace.trajectory import CsvWriter, Linker
 from rallytrace.types import BallPoint, Frame, Image, PointSource, VideoInfo, Yuv
@@ -57,6 +58,55 @@ class PointStream(Protocol):
 OpenTracker = Callable[[VideoInfo], AbstractContextManager[PointStream]]
 
 
+class Scenes:
+    """Which pictures of a video are new, where its scenes begin, and at which frames a fresh tracker would be in step.
+
+    spec, overlap, live: of the tracker. step: of its windows. position: of the latest picture, counted through all
+    scenes, repeats left out. first: the position at which the present scene begins.
+    """
+
+    def __init__(self, spec: ModelSpec, overlap: int = 1, *, live: bool = False) -> None:
+        if not 1 <= overlap <= spec.frames:
+            raise InputError(f"overlap must be between 1 and the network's {spec.frames} frames, got {overlap}")
+        self.step = max(1, round(spec.frames / overlap))
+        # Pictures that windows and samples of the background begin with: where a fresh tracker would be in step.
+        self._in_step = math.lcm(self.step, BACKGROUND_EVERY) if spec.background else self.step
+        behind = BACKGROUND_EVERY * (BACKGROUND_REACH * (2 if live else 1) + 1) if spec.background else 0
+        self._reach = behind + spec.frames  # no point depends on pictures farther back
+        self._starts: list[tuple[int, int, int]] = []  # position, frame index, how far ahead it serves
+        self._last: Image = np.empty((0, 0), np.uint8)  # the latest picture
+        self.position = -1
+        self.begin()
+
+    def begin(self) -> None:
+        """A new scene, or a new video: the next picture is its first."""
+        self.first, self._repeats = self.position + 1, RepeatFilter()
+
+    def is_cut(self, image: Image) -> bool:
+        """Whether `image` begins a new scene; `begin` it then."""
+        return self.position >= self.first and is_cut(self._last, image)
+
+    def push(self, frame: int, image: Image) -> bool:
+        """Whether the picture of that frame is new; False where it repeats the one before."""
+        if not self._repeats.is_new(image):
+            return False
+        self._last, self.position = image, self.position + 1
+        count = self.position - self.first
+        if count % self._in_step == 0 and self._repeats.is_fresh:
+            self._starts.append((self.position, frame, self._reach if count else 0))
+        return True
+
+    @property
+    def keep_from(self) -> int:
+        """The frame that a fresh tracker must be fed from to give the same points from what `forget` was told on."""
+        return self._starts[0][1] if self._starts else 0
+
+    def forget(self, oldest: int) -> None:
+        """No point of a picture before position `oldest` will be asked for."""
+        serving = [k for k, (position, _, after) in enumerate(self._starts) if position + after <= oldest]
+        del self._starts[: serving[-1] if serving else 0]
+
+
 class Tracker:
     """Feed it the frames of one video in order; it gives one BallPoint per frame, in order, some frames later.
 
@@ -85,21 +135,12 @@ class Tracker:
         batch: int = 1,
     ) -> None:
         spec = network.spec
-        if not 1 <= overlap <= spec.frames:
-            raise InputError(f"overlap must be between 1 and the network's {spec.frames} frames, got {overlap}")
         self.network = network
         self.transform = FrameTransform.fit_area(source_wh, spec.size_wh, spec.multiple)
         self.threshold = spec.threshold if threshold is None else threshold
-        self._step, self._merge, self._live, self._batch = max(1, round(spec.frames / overlap)), merge, live, batch
+        self._scenes, self._merge, self._live, self._batch = Scenes(spec, overlap, live=live), merge, live, batch
         self._waiting: deque[tuple[int, float, int]] = deque()  # frame index, pts_s, position of its picture
         self._results: dict[int, tuple[tuple[float, float], float]] = {}  # position -> source xy, score
-        self._last: Image = np.empty((0, 0), np.uint8)  # the latest picture
-        self._offset = 0  # the position, counted through all scenes, at which the present scene begins
-        # Pictures that windows and samples of the background begin with: where a fresh tracker would be in step.
-        self._in_step = math.lcm(self._step, BACKGROUND_EVERY) if spec.background else self._step
-        behind = BACKGROUND_EVERY * (BACKGROUND_REACH * (2 if live else 1) + 1) if spec.background else 0
-        self._reach = behind + spec.frames  # no point depends on pictures farther back
-        self._starts: list[tuple[int, int, int]] = []  # position, frame index, how far ahead it serves
         self._begin_scene()
 
     @property
@@ -113,23 +154,19 @@ class Tracker:
 
         It is a few hundred frames back at most: who keeps those can go on elsewhere when this tracker is lost.
         """
-        return self._starts[0][1] if self._starts else 0
+        return self._scenes.keep_from
 
     def push(self, frame: Frame) -> list[BallPoint]:
         """`frame.image` at `transform.content_wh`, grey or RGB as `colour` says."""
         image = self.transform.pad(frame.image)
-        if self._count and is_cut(self._last, image):
+        if self._scenes.is_cut(image):
             self._end_scene()
             self._begin_scene()
-        if self._repeats.is_new(image):
-            self._last = image
-            if self._count % self._in_step == 0 and self._repeats.is_fresh:
-                self._starts.append((self._offset + self._count, frame.index, self._reach if self._count else 0))
-            self._count += 1
+        if self._scenes.push(frame.index, image):
             self._windows += self._maker.push(image)
             if len(self._windows) >= self._batch:
                 self._predict(settled=self._maker.settled)
-        self._waiting.append((frame.index, frame.pts_s, self._offset + self._count - 1))
+        self._waiting.append((frame.index, frame.pts_s, self._scenes.position))
         return self._emit()
 
     def flush(self) -> list[BallPoint]:
@@ -142,16 +179,14 @@ class Tracker:
     def _begin_scene(self) -> None:
         spec = self.network.spec
         background = Background(live=self._live) if spec.background else None
-        self._maker = WindowMaker(spec.frames, step=self._step, outputs=spec.outputs, background=background)
+        self._maker = WindowMaker(spec.frames, step=self._scenes.step, outputs=spec.outputs, background=background)
         self._merger = Merger(spec.frames, self._merge)
-        self._repeats = RepeatFilter()
         self._windows: list[Window] = []
-        self._count = 0  # pictures in this scene
 
     def _end_scene(self) -> None:
         self._windows += self._maker.flush()
         self._predict(settled=None)
-        self._offset += self._count
+        self._scenes.begin()
 
     def _predict(self, *, settled: int | None) -> None:
         """Run the windows that wait; keep the results of the positions that no later window will speak of."""
@@ -162,7 +197,7 @@ class Tracker:
                 self._merger.add(window, heatmaps[i], None if offsets is None else offsets[i])
         self._windows = []
         for position, heat, off in self._merger.pop(settled):
-            self._results[self._offset + position] = self._decode(heat, off)
+            self._results[self._scenes.first + position] = self._decode(heat, off)
 
     def _decode(self, heat: Floats, offsets: Floats | None) -> tuple[tuple[float, float], float]:
         spec = self.network.spec
@@ -177,12 +212,11 @@ class Tracker:
             found = score >= self.threshold
             source = PointSource.MODEL if found else PointSource.NONE
             points.append(BallPoint(index, pts_s, xy if found else None, score, source))
-        newest = self._offset + self._count - 1  # a repeat of this picture may still come
+        newest = self._scenes.position  # a repeat of this picture may still come
         oldest = self._waiting[0][2] if self._waiting else newest
         for position in [p for p in self._results if p < min(oldest, newest)]:
             del self._results[position]
-        serving = [k for k, (position, _, after) in enumerate(self._starts) if position + after <= oldest]
-        del self._starts[: serving[-1] if serving else 0]
+        self._scenes.forget(oldest)
         return points
 
 
@@ -225,23 +259,25 @@ def track_video(
     on_point: Callable[[BallPoint], None] | None = None,
     stop: threading.Event | None = None,
     open_tracker: OpenTracker | None = None,
+    name: str | Path | None = None,
 ) -> TrackResult:
     """Track one video: `out`/<stem>.csv and, with `draw_video`, `out`/<stem>.tracked.mp4, complete or not at all.
 
     source: a video file, a folder of numbered images, a URL or a camera. network: the bundled one when None. fill:
     longest gap in frames that is interpolated (such points are marked). on_point: told each finished point. stop: set
     it to end a live source, keeping the results; a file is abandoned with KeyboardInterrupt. open_tracker: where the
-    points come from instead of `network`, such as a server; threshold and overlap are then its own. Raises InputError
-    for a wrong option, VideoError for a bad source, OutputError where a result exists or cannot be written.
+    points come from instead of `network`, such as a server; threshold and overlap are then its own. name: what the
+    results are named after, where it is not `source`. Raises InputError for a wrong option, VideoError for a bad
+    source, OutputError where a result exists or cannot be written.
     """
     began = time.monotonic()
-    csv, drawn = output_paths(source, out)
+    csv, drawn = output_paths(name or source, out)
     for path in (csv, drawn) if draw_video else (csv,):
         if path.exists() and not overwrite:
             raise OutputError(f"{path} exists already: use --overwrite, or another --out folder")
     if open_tracker is None:
         open_tracker = _here(network or load_network(), threshold, overlap)
-    counts = {PointSource.MODEL: 0, PointSource.FILLED: 0, PointSource.NONE: 0}
+    done = 0
     with ExitStack() as stack:
         reader = stack.enter_context(video.read(source))
         info = reader.info
@@ -249,23 +285,17 @@ def track_video(
         # A file is read a second time to be drawn on, so that no picture waits in memory for its point to be known.
         keep = draw_video and info.is_live
         reader.give(wh=tracker.transform.content_wh, colour=tracker.colour, keep_picture=keep)
-        make_folder(Path(out))
-        rows = stack.enter_context(CsvWriter(csv))
-        sink = stack.enter_context(_VideoSink(drawn, info, style or Style(), source)) if draw_video else None
-        linker = Linker(info.wh, fill=fill)
-        for picture, point in _points(reader, tracker, linker, info, stop):
-            counts[point.source] += 1
-            rows.write(point)
-            if sink is not None:
-                sink.put(point, picture)
+
+        def tell(point: BallPoint) -> None:
+            nonlocal done
+            done += 1
             if on_point:
                 on_point(point)
             if on_progress:
-                done = sum(counts.values())
                 on_progress(Progress(str(source), done, _length(info), time.monotonic() - began))
-        if not sum(counts.values()):
-            raise VideoError(f"{source} holds no picture that can be decoded: check that it plays")
-        rows.flush()  # a full disk must show before the video gets its name
+
+        points = stack.enter_context(closing(_points(reader, tracker, Linker(info.wh, fill=fill), info, stop)))
+        counts = write_track(source, info, points, csv, drawn if draw_video else None, style=style, on_point=tell)
         problems = tuple(reader.problems)
     return TrackResult(
         source=str(source),
@@ -277,6 +307,39 @@ def track_video(
         elapsed_s=time.monotonic() - began,
         problems=problems,
     )
+
+
+def write_track(
+    source: str | Path,
+    info: VideoInfo,
+    points: Iterable[tuple[Yuv | None, BallPoint]],
+    csv: Path,
+    drawn: Path | None,
+    *,
+    style: Style | None = None,
+    on_point: Callable[[BallPoint], None] | None = None,
+) -> dict[PointSource, int]:
+    """Finished points, with their pictures where the source is live -> `csv` and, where it is not None, `drawn`.
+
+    Both appear complete, the CSV last, or not at all. Returns how many points of each kind there are. Raises
+    OutputError; VideoError where there is no point.
+    """
+    counts = {PointSource.MODEL: 0, PointSource.FILLED: 0, PointSource.NONE: 0}
+    make_folder(csv.parent)
+    with ExitStack() as stack:
+        rows = stack.enter_context(CsvWriter(csv))
+        sink = stack.enter_context(_VideoSink(drawn, info, style or Style(), source)) if drawn else None
+        for picture, point in points:
+            counts[point.source] += 1
+            rows.write(point)
+            if sink is not None:
+                sink.put(point, picture)
+            if on_point:
+                on_point(point)
+        if not sum(counts.values()):
+            raise VideoError(f"{source} holds no picture that can be decoded: check that it plays")
+        rows.flush()  # a full disk must show before the video gets its name
+    return counts
 
 
 def _here(network: Network, threshold: float | None, overlap: int) -> OpenTracker:
@@ -305,7 +368,7 @@ def _length(info: VideoInfo) -> int | None:
 
 def _points(
     reader: Iterable[Frame], tracker: PointStream, linker: Linker, info: VideoInfo, stop: threading.Event | None
-) -> Iterator[tuple[Yuv | None, BallPoint]]:
+) -> Generator[tuple[Yuv | None, BallPoint], None, None]:
     """The finished points, each with its picture where the reader keeps them; decoding runs ahead in its own thread."""
     pictures: deque[Yuv | None] = deque()
 

@@ -27,10 +27,11 @@ from torch.nn import functional as F  # noqa: N812 (torch's own name for it)
 from torch.utils.data import DataLoader
 
 from rallytrace.checkpoint import load_checkpoint, load_torch, save_checkpoint, save_torch
-from rallytrace.dataset import Augmentation, Windows, cache_clip, check_split
+from rallytrace.dataset import Augmentation, Windows, cache_clip
 from rallytrace.errors import InputError, MissingDependency, ModelError
 from rallytrace.evaluate import Report, evaluate_clips, sample_sheet
 from rallytrace.files import make_folder, write_text
+from rallytrace.labels import check_split
 from rallytrace.models import ModelSpec, build
 from rallytrace.runtime.pytorch import TorchNetwork
 from rallytrace.types import Clip
@@ -153,6 +154,7 @@ class _Run:
             self.precision = "bf16" if world.device.type == "cuda" else "fp32"
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=self.precision == "fp16")
         self.step, self.best, self.stale = 0, -1.0, 0
+        self.on_save: Callable[[], None] = lambda: None
         if init is not None:
             self._begin_from(init)
         self.average = _Average(self.module, options.ema)
@@ -182,6 +184,7 @@ class _Run:
             "scaler": self.scaler.state_dict(),
         }
         save_torch(self.out / "state.pt", state)
+        self.on_save()
 
     def _load(self) -> None:
         state = load_torch(self.out / "state.pt")
@@ -313,11 +316,12 @@ def train(
     cache: Path | None = None,
     provenance: dict[str, Any] | None = None,
     on_step: Callable[[int, dict[str, float]], None] | None = None,
+    on_save: Callable[[], None] | None = None,
 ) -> Path:
     """Train on the clips of split "train", validate on those of split "val"; resume if `out` holds a run already.
 
     init: a checkpoint of the same network whose weights to begin with. cache: where decoded frames are kept (default:
-    `out`/cache). on_step: told of each logged step and validation.
+    `out`/cache). on_step: told of each logged step and validation. on_save: told that `out` holds a new state.
     Returns the best checkpoint's folder. Raises InputError where a match is in two splits, or a split is missing.
     """
     options = options or TrainOptions()
@@ -329,6 +333,7 @@ def train(
     make_folder(out)
     _check_options(out, spec, options, write=world.rank == 0)
     run = _Run(spec, out, options, world, init)
+    run.on_save = on_save or run.on_save
     cached = [cache_clip(clip, spec, cache or out / "cache") for clip in by_split["train"]]
     length = options.steps * options.batch
     dataset = Windows(cached, spec, seed=options.seed, length=length, augmentation=options.augmentation)

@@ -1,0 +1,1 @@
+"""More than one video and more than one machine. Ray is imported when it is asked for, never before."""
