@@ -1,7 +1,8 @@
 #!/bin/sh
-# `docker run IMAGE serve` is what SageMaker hosting runs; with more words it is the command line as anywhere.
+# The one word `serve` or `train`, and `process ...`, are what SageMaker runs; other words are the command line as
+# anywhere, `serve` and `train` with options too.
 set -eu
-if [ "$#" -eq 1 ] && [ "$1" = serve ]; then
-    exec rallytrace serve --sagemaker
-fi
+case "$*" in
+serve | train | process | process\ *) exec python -m rallytrace.aws.container "$@" ;;
+esac
 exec rallytrace "$@"
