@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { absent, labelOf } from "../src/core/labelset";
-import { ghost, residual, speed, standsOut } from "../src/core/motion";
+import { ghost, peakNear, residual, speed, standsOut } from "../src/core/motion";
 import type { Label } from "../src/core/types";
 
 function at(points: Record<number, [number, number] | null>): (frame: number) => Label | undefined {
@@ -50,5 +50,14 @@ describe("a point off its path", () => {
   it("is found, and its neighbours are not", () => {
     expect([4, 5, 6, 7, 8, 9].filter((f) => standsOut(path, f, 20))).toEqual([7]);
     expect(standsOut(path, 7, 70)).toBe(false);
+  });
+});
+
+describe("a click near the network's place", () => {
+  it("means that place, and no other one", () => {
+    expect(peakNear({ x: 13, y: 24 }, { x: 10, y: 20 }, 5)).toEqual({ x: 10, y: 20 });
+    expect(peakNear({ x: 13.1, y: 24 }, { x: 10, y: 20 }, 5)).toBeUndefined();
+    expect(peakNear({ x: 0, y: 0 }, { x: null, y: null }, 5)).toBeUndefined();
+    expect(peakNear({ x: 0, y: 0 }, undefined, 5)).toBeUndefined();
   });
 });

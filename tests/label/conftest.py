@@ -21,8 +21,24 @@ from rallytrace.label.book import LabelBook, Video, inserted, open_book
 from rallytrace.label.jobs import Job, create_job
 from rallytrace.label.team import User
 
+from .pages import ARGS, CHROMIUM
+
 BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
 REQUIRED = os.environ.get("RALLYTRACE_REQUIRE_POSTGRESQL") == "1"
+
+
+@pytest.fixture(scope="module")
+def playwright() -> Iterator[Any]:
+    api = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
+    with api.sync_playwright() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def browser(playwright: Any) -> Iterator[Any]:
+    opened = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGS)
+    yield opened
+    opened.close()
 
 
 class Clock:

@@ -180,7 +180,7 @@ def test_what_is_no_video_fails_with_a_reason(library: Library, tmp_path: Path) 
     assert "cannot be opened as a video" in found.error
     with pytest.raises(WrongState, match="cannot be opened"):
         library.source(video_id)
-    for path in (tmp_path / "none.mp4", tmp_path / "book.sqlite", "s3://bucket/a.mp4"):
+    for path in (tmp_path / "none.mp4", tmp_path / "book.sqlite", "rtsp://camera/a.mp4"):
         with pytest.raises(InputError, match="expected"):
             library.add(path)
 

@@ -19,8 +19,8 @@ from .sites import Site, clip, error_of, number_on, numbered, wait_for
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    made = Site(tmp_path / "project")
+def site(tmp_path: Path, book_url: str) -> Iterator[Site]:
+    made = Site(tmp_path / "project", database=book_url)
     yield made
     made.close()
 

@@ -15,14 +15,13 @@ import pytest
 
 pytest.importorskip("playwright.sync_api", reason="pip install playwright")
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Page, Playwright, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Playwright
 from playwright.sync_api import Error as PlaywrightError
 
 from rallytrace.label import open_book, schema
+from tests.label.pages import ARGS, CHROMIUM, NO_CHROMIUM, WHY_NOT, click_on, open_task, saved, shown, unsaved
 from tests.label.workshop import BAR_PX, BITS, PASSWORD, WH, Client, Workshop, ball_xy, coded_clip, until
 
-CHROMIUM = os.environ.get("RALLYTRACE_CHROMIUM", "/usr/bin/chromium")
-ARGS = ["--no-sandbox"]
 FRAMES = 40
 SHIFT = "settb=1/90000,setpts='PTS+0.011*mod(N,3)/TB+0.05*floor(N/7)/TB'"
 CLIPS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -31,7 +30,7 @@ CLIPS: dict[str, tuple[str, tuple[str, ...]]] = {
     "variable.mp4": ("30000/1001", ("-vf", SHIFT, "-fps_mode", "vfr", "-enc_time_base", "1:90000", "-bf", "2")),
     "offset.mp4": ("25", ("-output_ts_offset", "5.5", "-bf", "3")),
 }
-pytestmark = pytest.mark.skipif(not Path(CHROMIUM).exists(), reason=f"no {CHROMIUM} (apt-get install chromium)")
+pytestmark = pytest.mark.skipif(NO_CHROMIUM, reason=WHY_NOT)
 
 
 @pytest.fixture(scope="module")
@@ -57,19 +56,6 @@ def admin(workshop: Workshop) -> Client:
     return made
 
 
-@pytest.fixture(scope="module")
-def playwright() -> Iterator[Playwright]:
-    with sync_playwright() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def browser(playwright: Playwright) -> Iterator[Browser]:
-    opened = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGS)
-    yield opened
-    opened.close()
-
-
 @pytest.fixture
 def context(browser: Browser, admin: Client) -> Iterator[BrowserContext]:
     """A browser in which Ada is logged in."""
@@ -91,36 +77,6 @@ def make_task(admin: Client, clip: str, assignee: int | None = None) -> int:
     (made,) = admin.get(f"/api/tasks?job={job['id']}")
     admin.post(f"/api/tasks/{made['id']}/assign", user=assignee or admin.user["id"])
     return int(made["id"])
-
-
-def open_task(context: BrowserContext, workshop: Workshop, task: int) -> Page:
-    page = context.new_page()
-    page.goto(f"{workshop.url}/#/task/{task}")
-    shown(page, 0)
-    return page
-
-
-def shown(page: Page, frame: int) -> None:
-    """Waits until that frame is on the canvas."""
-    page.wait_for_selector(f'#picture[data-frame="{frame}"]')
-
-
-def saved(page: Page) -> None:
-    page.wait_for_selector('.saved[data-unsaved="0"]')
-
-
-def unsaved(page: Page) -> int:
-    return int(page.locator(".saved").get_attribute("data-unsaved") or -1)
-
-
-def click_on(page: Page, xy: tuple[float, float]) -> None:
-    """At a source pixel, in the whole picture."""
-    box = page.locator("#picture").bounding_box()
-    assert box
-    scale = min(box["width"] / WH[0], box["height"] / WH[1])
-    x = box["x"] + box["width"] / 2 + (xy[0] + 0.5 - WH[0] / 2) * scale
-    y = box["y"] + box["height"] / 2 + (xy[1] + 0.5 - WH[1] / 2) * scale
-    page.mouse.click(x, y)
 
 
 READ_CODE = """([w, h, bits, bar]) => {
@@ -294,21 +250,31 @@ def test_the_end_of_a_session_keeps_page_and_queue(
     assert set(admin.labels(task)) == {0, 1}
 
 
-def test_offline_work_is_sent_when_the_network_is_back(
+def test_five_minutes_offline_lose_nothing(
     context: BrowserContext, workshop: Workshop, admin: Client, task: int
 ) -> None:
+    context.clock.install()
     page = open_task(context, workshop, task)
     page.wait_for_load_state("networkidle")
     context.set_offline(True)
-    for frame in range(8):
+    for frame in range(10):
         shown(page, frame)
-        page.keyboard.press("n")
-    shown(page, 8)
-    page.get_by_text("8 labels unsaved").wait_for()
+        if frame % 2:
+            click_on(page, (100 + frame, 200))
+        else:
+            page.keyboard.press("n")
+        shown(page, frame + 1)
+        page.clock.run_for(30_000)  # with all that the page does meanwhile: it asks and sends in vain
+    page.get_by_text("10 labels unsaved").wait_for()
     assert admin.labels(task) == {}
+    page.keyboard.press("z")  # takes the last one back
+    shown(page, 9)
     context.set_offline(False)
     saved(page)
-    assert set(admin.labels(task)) == set(range(8))
+    labels = admin.labels(task)
+    assert {frame: label["x"] for frame, label in labels.items()} == {
+        frame: pytest.approx(100 + frame, abs=0.5) if frame % 2 else None for frame in range(9)
+    }
 
 
 def test_a_reload_keeps_what_waits(context: BrowserContext, workshop: Workshop, admin: Client, task: int) -> None:
@@ -323,6 +289,29 @@ def test_a_reload_keeps_what_waits(context: BrowserContext, workshop: Workshop, 
     shown(page, 3)  # what waits counts as labelled: the page opens at the first frame that is not
     saved(page)
     assert set(admin.labels(task)) == {0, 1, 2}
+
+
+def test_an_answer_that_newer_labels_overtook_hides_none_of_them(
+    context: BrowserContext, workshop: Workshop, admin: Client, task: int
+) -> None:
+    """The page asks for labels, then sends what waited; the answer, from before that, comes after all is saved."""
+    page = open_task(context, workshop, task)
+    page.route("**/events", lambda route: route.abort())
+    for frame in range(3):
+        shown(page, frame)
+        page.keyboard.press("n")
+    shown(page, 3)
+    held: list[Any] = []
+    page.route("**/labels?since=0", lambda route: held.append((route, route.fetch())))
+    page.reload()
+    until(lambda: page.locator(".saved").count() and held, "the page has asked")
+    page.unroute("**/events")
+    saved(page)
+    assert set(admin.labels(task)) == {0, 1, 2}
+    (route, answer), *_ = held
+    assert answer.json()["labels"] == []
+    route.fulfill(response=answer)
+    shown(page, 3)
 
 
 @pytest.fixture
@@ -480,6 +469,29 @@ def test_proposals_are_accepted_all_at_once_above_a_score(
     page.keyboard.press("End")
     page.keyboard.press("g")  # the queue begins with the first frame without a label
     shown(page, 0)
+
+
+def test_clicks_snap_to_the_proposal_near_them(context: BrowserContext, workshop: Workshop, admin: Client) -> None:
+    task = make_task(admin, "offset.mp4")
+    propose(workshop, admin.get(f"/api/tasks/{task}")["video"]["id"], dict.fromkeys(range(FRAMES), 0.9))
+    page = open_task(context, workshop, task)
+    balls = [ball_xy(frame) for frame in range(6)]
+    clicks: list[tuple[float, list[Any]]] = [(3, []), (3, ["Control"]), (40, ["Control"])]
+    for frame, (off, keys) in enumerate([*clicks, *clicks]):
+        if frame == 3:
+            page.keyboard.press("s")
+        for key in keys:
+            page.keyboard.down(key)
+        click_on(page, (balls[frame][0] + off, balls[frame][1]))
+        for key in keys:
+            page.keyboard.up(key)
+        shown(page, frame + 1)
+    saved(page)
+    labels = admin.labels(task)
+    assert [labels[f]["source"] for f in range(6)] == ["manual", "accepted", "manual", "accepted", "manual", "manual"]
+    assert (labels[1]["x"], labels[1]["y"], labels[1]["score"]) == pytest.approx((*balls[1], 0.9))
+    assert labels[2]["x"] == pytest.approx(balls[2][0] + 40, abs=0.5)
+    assert labels[4]["x"] == pytest.approx(balls[4][0] + 3, abs=0.5)
 
 
 def test_fingers(browser: Browser, workshop: Workshop, admin: Client, task: int) -> None:

@@ -8,6 +8,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from io import BytesIO
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,8 @@ OPEN = {"/health", "/api/login", "/api/setup", "/api/invites/accept"}
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    made = Site(tmp_path / "project", max_upload_bytes=100_000)
+def site(tmp_path: Path, book_url: str) -> Iterator[Site]:
+    made = Site(tmp_path / "project", database=book_url, max_upload_bytes=100_000)
     yield made
     made.close()
 
@@ -52,7 +53,7 @@ def roads(site: Site) -> list[tuple[str, str]]:
 def filled(path: str) -> str:
     for name in ("video_id", "job_id", "task_id", "user_id", "token_id", "invite_id", "run_id", "index"):
         path = path.replace(f"{{{name}}}", "1")
-    return path
+    return path.replace("{action}", "renew")
 
 
 def test_a_stranger_gets_nothing(site: Site, job: dict[str, Any]) -> None:
@@ -64,12 +65,12 @@ def test_a_stranger_gets_nothing(site: Site, job: dict[str, Any]) -> None:
         assert error_of(answer)[0] == 401, f"{method} {path}"
 
 
-@pytest.mark.parametrize("cookie", ["", "x", "a" * 5000, "' OR 1=1 --", "%00"])
-def test_forged_sessions_are_nobody(site: Site, admin: TestClient, cookie: str) -> None:
+def test_forged_sessions_are_nobody(site: Site, admin: TestClient) -> None:
     stranger = site.stranger()
-    answer = stranger.get("/api/me", headers={"Cookie": f"{COOKIE}={cookie}"})
-    assert error_of(answer) == (401, "login_needed")
-    assert error_of(stranger.get("/api/me", headers={"Authorization": f"Bearer {cookie}"})) == (401, "bad_token")
+    for cookie in ("", "x", "a" * 5000, "' OR 1=1 --", "%00"):
+        answer = stranger.get("/api/me", headers={"Cookie": f"{COOKIE}={cookie}"})
+        assert error_of(answer) == (401, "login_needed")
+        assert error_of(stranger.get("/api/me", headers={"Authorization": f"Bearer {cookie}"})) == (401, "bad_token")
 
 
 def test_nothing_changes_without_the_page_s_token(site: Site, admin: TestClient, job: dict[str, Any]) -> None:
@@ -224,28 +225,27 @@ def test_bodies_are_bounded(site: Site, admin: TestClient, job: dict[str, Any]) 
     assert error_of(admin.post("/api/tasks/1/events", json=many))[0] == 422
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"",
-        b"{",
-        b"[]",
-        b"null",
-        b"[" * 100_000,
-        b'{"a":' * 50_000,
-        b'{"seconds": NaN}',
-        b'{"seconds": 1e999}',
-        b'{"seconds": "x"}',
-        b'{"seconds": 1, "more": 2}',
-        b"\xff\xfe\x00",
-        b'{"seconds": ' + b"9" * 5000 + b"}",
-    ],
-)
-def test_malformed_json_is_refused(site: Site, admin: TestClient, job: dict[str, Any], body: bytes) -> None:
+MALFORMED = [
+    b"",
+    b"{",
+    b"[]",
+    b"null",
+    b"[" * 100_000,
+    b'{"a":' * 50_000,
+    b'{"seconds": NaN}',
+    b'{"seconds": 1e999}',
+    b'{"seconds": "x"}',
+    b'{"seconds": 1, "more": 2}',
+    b"\xff\xfe\x00",
+    b'{"seconds": ' + b"9" * 5000 + b"}",
+]
+
+
+def test_malformed_json_is_refused(site: Site, admin: TestClient, job: dict[str, Any]) -> None:
     task_id = admin.post("/api/tasks/next").json()["id"]
-    for kind in ("application/json", "text/plain"):
+    for body, kind in product(MALFORMED, ("application/json", "text/plain")):
         answer = admin.post(f"/api/tasks/{task_id}/active", content=body, headers={"Content-Type": kind})
-        assert error_of(answer)[0] in (400, 422)
+        assert error_of(answer)[0] in (400, 422), body[:20]
 
 
 def test_imports_that_are_bombs_are_refused(site: Site, admin: TestClient, job: dict[str, Any]) -> None:

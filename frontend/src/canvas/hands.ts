@@ -87,7 +87,7 @@ export class Hands {
     const dragged = this.#space.drag !== undefined;
     this.#release(event);
     if (!down || pinched) return;
-    this.#space.put(down.frame, down.source, dragged ? stage.sourceAt(event) : undefined);
+    this.#space.put(down.frame, down.source, dragged ? stage.sourceAt(event) : undefined, event.ctrlKey || event.metaKey);
   }
 
   #release(event: PointerEvent): void {

@@ -4,7 +4,7 @@ import { inPicture, type Point, rounded, streak } from "../core/coords";
 import { FrameStore } from "../core/frames";
 import type { Command } from "../core/keys";
 import { absent, type Draft, labelOf } from "../core/labelset";
-import { ghost, located, standsOut } from "../core/motion";
+import { ghost, located, peakNear, standsOut } from "../core/motion";
 import { Review } from "../core/review";
 import { set, settings } from "../core/settings";
 import { Signal } from "../core/signal";
@@ -19,6 +19,7 @@ type Frames = { frame: number; label: Label | undefined }[];
 
 const NUDGES: Record<string, Point> = { left: { x: -1, y: 0 }, right: { x: 1, y: 0 }, up: { x: 0, y: -1 }, down: { x: 0, y: 1 } };
 const REACTION_S = 0.3;
+const SNAP_PX = 12; // on the screen, where hands are as good at any zoom
 const VISIBILITIES: Partial<Record<Command, Visibility>> = { "clear-visibility": 1, hard: 2, occluded: 3 };
 
 export class Workspace {
@@ -103,13 +104,16 @@ export class Workspace {
     this.#then(() => this.#do(command));
   }
 
-  /** A click on `frame`, or a drag along the streak. Only where that picture still stands. */
-  put(frame: number, from: Point, to?: Point): void {
+  /** A click on `frame`, or a drag along the streak. Only where that picture still stands. `other`: snap as not set. */
+  put(frame: number, from: Point, to?: Point, other = false): void {
     this.session.input();
     this.#then(async () => {
       if (!inPicture(from, this.stage.picture)) return;
       if (this.stage.waiting || frame !== this.frame) { this.say("The picture was still loading: click again"); return; }
       const { visibility, event } = this.next;
+      const peak = !to && settings.value.snap !== other ? peakNear(from, this.proposal, SNAP_PX / this.stage.view.scale) : undefined;
+      const score = this.proposal?.score ?? null;
+      if (peak) return this.#settle([{ frame, label: labelOf({ frame, visibility, event, ...peak, source: "accepted", score }) }]);
       const base = { frame, visibility, event, source: "manual" };
       const drawn = to && streak(from, to);
       const at = drawn ? { ...drawn.centre, blur_l: drawn.l, blur_theta: drawn.theta } : rounded(from);
@@ -226,6 +230,10 @@ export class Workspace {
     onion: () => set({ onion: !settings.value.onion }),
     follow: () => set({ follow: !settings.value.follow }),
     proposals: () => set({ proposals: !settings.value.proposals }),
+    snap: () => {
+      set({ snap: !settings.value.snap });
+      this.say(settings.value.snap ? "Clicks near a proposal take its place" : "Clicks stay where they are");
+    },
     panel: () => set({ panel: !settings.value.panel }),
     picture: () => {
       const modes = ["plain", "difference", "blend"] as const;

@@ -3,7 +3,7 @@
 export type Command =
   | "next" | "previous" | "next10" | "previous10" | "first" | "last" | "accept" | "absent" | "range" | "clear"
   | "clear-visibility" | "hard" | "occluded" | "hit" | "bounce" | "undo" | "redo" | "uncertain" | "uncertain-back"
-  | "review" | "loupe" | "onion" | "picture" | "fit" | "zoom-in" | "zoom-out" | "follow" | "proposals" | "accept-range"
+  | "review" | "loupe" | "onion" | "picture" | "fit" | "zoom-in" | "zoom-out" | "follow" | "proposals" | "snap" | "accept-range"
   | "place" | "nudge-left" | "nudge-right" | "nudge-up" | "nudge-down" | "push-left" | "push-right" | "push-up"
   | "push-down" | "flag" | "cancel" | "help" | "panel";
 
@@ -45,6 +45,7 @@ export const SHORTCUTS: Shortcut[] = [
   { keys: ["r"], command: "review", says: "review: play, stop, correct", group: "Review" },
   { keys: ["Shift+p"], command: "accept-range", says: "accept proposals from here until … (go there, Enter)", group: "Review" },
   { keys: ["p"], command: "proposals", says: "show or hide proposals", group: "Review" },
+  { keys: ["s"], command: "snap", says: "clicks snap to the proposal near them (Ctrl + click: the other way, once)", group: "Review" },
   { keys: ["m"], command: "flag", says: "mark the frame for the annotator", group: "Review" },
   { keys: ["l"], command: "loupe", says: "loupe", group: "See" },
   { keys: ["o"], command: "onion", says: "onion skin: labels before and after", group: "See" },

@@ -38,6 +38,12 @@ export function ghost(at: LabelAt, frame: number, direction: 1 | -1): Point | un
   return { x: last.x + (last.x - before.x) * steps, y: last.y + (last.y - before.y) * steps };
 }
 
+/** The network's place, where it lies within `reach_px` of `at`: a click there means it. */
+export function peakNear(at: Point, peak: Placed, reach_px: number): Point | undefined {
+  if (!located(peak) || Math.hypot(peak.x - at.x, peak.y - at.y) > reach_px) return undefined;
+  return { x: peak.x, y: peak.y };
+}
+
 /** Distance in px from the previous frame's position; none where either is unknown. */
 export function speed(at: LabelAt, frame: number): number | undefined {
   const [a, b] = [at(frame - 1), at(frame)];

@@ -9,6 +9,8 @@ export interface Settings {
   onion: boolean;
   loupe: boolean;
   proposals: boolean;
+  /** A click near the network's proposal takes the proposal's place. */
+  snap: boolean;
   picture: "plain" | "difference" | "blend";
   chart: "position" | "speed" | "residual" | "score";
   reviewFps: number;
@@ -27,6 +29,7 @@ const DEFAULTS: Settings = {
   onion: true,
   loupe: false,
   proposals: true,
+  snap: false,
   picture: "plain",
   chart: "position",
   reviewFps: 10,

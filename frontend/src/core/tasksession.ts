@@ -34,6 +34,8 @@ export class TaskSession {
   #lastInput = 0;
   #unreported_ms = 0;
   #polling = false;
+  /** What an answer under way may be too old to know: labels queued when it was asked for, or since; `rev` once acked. */
+  readonly #ahead = new Map<number, { label: Label | undefined; rev: number }>();
 
   constructor(task: TaskDetail, outbox: Outbox) {
     this.task = task;
@@ -41,9 +43,9 @@ export class TaskSession {
   }
 
   async open(): Promise<void> {
-    await Promise.all([this.poll(), this.loadProposals()]);
     onScreen.set(this.task.id, this);
     this.#outbox.onAnswer = (task, answer) => task === this.task.id && this.#answered(answer);
+    await Promise.all([this.poll(), this.loadProposals()]);
     this.#timers = [
       setInterval(() => void this.poll().catch(() => undefined), POLL_MS),
       setInterval(() => this.#beat(), 1000),
@@ -63,16 +65,31 @@ export class TaskSession {
     if (this.#polling) return;
     this.#polling = true;
     try {
+      this.#queued();
       const answer = await api<LabelsAnswer>("GET", `/api/tasks/${this.task.id}/labels?since=${this.#rev}`);
-      const waiting = new Map(this.#outbox.pending(this.task.id).map((queued) => [queued.event.frame, queued.event]));
+      this.#queued(); // another tab's, taken over meanwhile
       const first = this.#rev === 0;
-      for (const wire of answer.labels) if (wire.object === OBJECT) this.labels.put(wire.frame, labelOfWire(wire));
-      for (const [frame, event] of waiting) this.labels.put(frame, labelOfEvent(event));
+      for (const wire of answer.labels) {
+        const own = this.#ahead.get(wire.frame);
+        if (wire.object !== OBJECT || (own && wire.rev <= own.rev)) continue;
+        this.labels.put(wire.frame, labelOfWire(wire));
+        this.#ahead.delete(wire.frame);
+      }
+      for (const [frame, { label }] of this.#ahead) this.labels.put(frame, label);
       this.#rev = Math.max(this.#rev, answer.rev);
       if (first || answer.labels.length > 0) this.changed.value++;
     } finally {
       this.#polling = false;
+      this.#ahead.clear();
     }
+  }
+
+  #queued(): void {
+    for (const { event } of this.#outbox.pending(this.task.id)) this.#own(event.frame, labelOfEvent(event));
+  }
+
+  #own(frame: number, label: Label | undefined): void {
+    this.#ahead.set(frame, { label, rev: Infinity });
   }
 
   async loadProposals(): Promise<void> {
@@ -120,10 +137,14 @@ export class TaskSession {
 
   async #commit(changes: Change[], rev = 0): Promise<Change[]> {
     if (changes.length === 0) return changes;
+    for (const { frame, after } of changes) this.#own(frame, after);
     try {
       await this.#outbox.add(this.task.id, changes, Math.max(this.#rev, rev));
     } catch (error) {
-      for (const { frame, before } of changes) this.labels.put(frame, before);
+      for (const { frame, before } of changes) {
+        this.labels.put(frame, before);
+        this.#ahead.delete(frame);
+      }
       const advice = "Free some disk space, or leave private mode.";
       throw new Error(`This browser cannot keep the label (${String(error)}). ${advice}`, { cause: error });
     }
@@ -132,7 +153,12 @@ export class TaskSession {
   }
 
   #answered(answer: EventsAnswer): void {
-    for (const { frame, current } of answer.conflicts) this.labels.put(frame, labelOfWire(current));
+    for (const { frame, current } of answer.conflicts) {
+      this.labels.put(frame, labelOfWire(current));
+      this.#ahead.delete(frame);
+    }
+    const waiting = new Set(this.#outbox.pending(this.task.id).map(({ event }) => event.frame));
+    for (const [frame, own] of this.#ahead) if (!waiting.has(frame)) own.rev = Math.min(own.rev, answer.rev);
     if (answer.conflicts.length > 0 || answer.rejected.length > 0) this.changed.value++;
     void this.poll().catch(() => undefined);
   }

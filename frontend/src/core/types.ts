@@ -58,6 +58,7 @@ export interface Task {
   id: number;
   job: number;
   job_name: string;
+  video_name: string;
   video: number;
   start: number;
   stop: number;

@@ -13,7 +13,7 @@ export function Finish(props: { space: Workspace; user: User; outbox: Outbox }):
   const { task } = props.space.session;
   const judges = props.user.role !== "annotator" && task.state === "submitted";
   return (
-    <section class="card card-last">
+    <section class={judges ? "card card-last card-verdict" : "card card-last"}>
       {judges && <Verdict {...props} />}
       {!judges && ["claimed", "returned"].includes(task.state) && <HandIn {...props} />}
       {!judges && !["claimed", "returned"].includes(task.state) && <p class="hint">This task is {task.state}.</p>}

@@ -36,7 +36,12 @@ export function HomeView({ user }: { user: User }): JSX.Element {
         </button>
       </div>
       <Problem text={error || failed} />
-      {tasks && open.length === 0 && done.length === 0 && <Empty title="No tasks yet">{user.role === "admin" ? <p>Add <a href="#/videos">videos</a>, then make a <a href="#/jobs">job</a>.</p> : <p>Press “Next task” to claim one.</p>}</Empty>}
+      {tasks?.length === 0 && (
+        <Empty title="No task of yours">
+          <p>Press “Next task” to claim one.</p>
+          {user.role === "admin" && <p>For new work add <a href="#/videos">videos</a>, then make a <a href="#/jobs">job</a>.</p>}
+        </Empty>
+      )}
       <div class="grid">
         {open.map((task) => (
           <TaskCard key={task.id} task={task} />
@@ -80,7 +85,7 @@ export function TaskCard({ task }: { task: Task }): JSX.Element {
         <Badge kind={task.state}>{task.state}</Badge>
       </div>
       <span class="hint">
-        frames {task.start}–{task.stop - 1}
+        {task.video_name} · frames {task.start}–{task.stop - 1}
         {task.replica > 0 ? ` · copy ${task.replica + 1}` : ""}
       </span>
       <Bar share={task.labelled / Math.max(1, task.frames)} label="Labelled" />

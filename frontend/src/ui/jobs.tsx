@@ -78,7 +78,7 @@ export function JobView({ id, user }: { id: number; user: User }): JSX.Element {
           </p>
         </div>
         {user.role === "admin" && (
-          <div>
+          <div class="exchange">
             <ExportButton job={job} />
             <ImportButton job={job} onChange={reload} />
           </div>
@@ -118,7 +118,7 @@ export function JobView({ id, user }: { id: number; user: User }): JSX.Element {
                   <td class="num">{person.labels.toLocaleString("en")}</td>
                   <td class="num">{duration(person.active_s)}</td>
                   <td class="num">
-                    <b>{person.labels_per_min ? person.labels_per_min.toFixed(0) : "–"}</b>
+                    <b>{person.labels_per_min && person.active_s >= 10 ? person.labels_per_min.toFixed(0) : "–"}</b>
                   </td>
                 </tr>
               ))}

@@ -106,7 +106,7 @@ function FrameCard({ space }: { space: Workspace }): JSX.Element {
 
 function ProposalCard({ space }: { space: Workspace }): JSX.Element {
   const proposals = useSignal(space.session.proposalState);
-  const { acceptScore, queue, proposals: shown } = useSignal(settings);
+  const { acceptScore, queue, proposals: shown, snap } = useSignal(settings);
   const { start, stop } = space.session.task;
   const good = space.acceptable(start, stop, acceptScore);
   const running = proposals && ["queued", "running"].includes(proposals.state);
@@ -120,6 +120,10 @@ function ProposalCard({ space }: { space: Workspace }): JSX.Element {
           <label class="check">
             <input type="checkbox" checked={shown} onChange={() => set({ proposals: !shown })} /> Show {count(space.session.proposals.size, "proposal")}
             <kbd>P</kbd>
+          </label>
+          <label class="check">
+            <input type="checkbox" checked={snap} onChange={() => set({ snap: !snap })} /> Clicks snap to them
+            <kbd>S</kbd>
           </label>
           <label class="slider">
             <span>Score at least {acceptScore.toFixed(2)}</span>

@@ -101,6 +101,7 @@ function Chart({ space, kind }: { space: Workspace; kind: Settings["chart"] }): 
         scales: { x: { time: false, range: [start, stop] } },
         axes: [{ ...axis, size: 16, gap: 1 }, { ...axis, size: 44, space: 24 }],
         series: seriesOf(kind),
+        hooks: { draw: [(drawn) => moveCursor(cursor.current, drawn, space)] },
       },
       columns(space, kind),
       element,
@@ -124,16 +125,18 @@ function Chart({ space, kind }: { space: Workspace; kind: Settings["chart"] }): 
     redraw(() => plot.current?.setData(columns(space, kind)));
   }, [revision, redraw, space, kind]);
   useEffect(() => {
-    const made = plot.current;
-    if (!made || !cursor.current) return;
-    const box = made.over;
-    cursor.current.style.transform = `translateX(${box.offsetLeft + made.valToPos(Math.max(space.frame, start), "x")}px)`;
-  }, [tick, space, start, kind]);
+    if (plot.current) moveCursor(cursor.current, plot.current, space);
+  }, [tick, space]);
   return (
     <div class="chart" ref={ref}>
       <div class="chart-cursor" ref={cursor} />
     </div>
   );
+}
+
+function moveCursor(cursor: HTMLElement | null, plot: uPlot, space: Workspace): void {
+  const left = plot.over.offsetLeft + plot.valToPos(Math.max(space.frame, space.session.task.start), "x");
+  if (cursor) cursor.style.transform = `translateX(${left}px)`;
 }
 
 /** Runs the last call of a burst, at most every so many milliseconds. */

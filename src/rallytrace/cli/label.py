@@ -14,8 +14,8 @@ from rallytrace.cli.common import app, notes
 def label_command(
     project: Annotated[Path, typer.Argument(help="The project's folder; made where it is missing.")],
     add: Annotated[
-        Optional[list[Path]],  # noqa: UP045
-        typer.Option("--add", help="A video, or a folder of them."),
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--add", help="A video, or a folder of them; those of a URL are copied into the project."),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any that is free.")] = 8421,

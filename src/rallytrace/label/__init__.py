@@ -12,31 +12,15 @@ if TYPE_CHECKING:
     from rallytrace.label.book import LabelBook, open_book
     from rallytrace.label.server import ServerOptions, run_workspace
 
-__all__ = [
-    "LabelBook",
-    "ServerOptions",
-    "close_workspace",
-    "create_app",
-    "open_book",
-    "open_workspace",
-    "run_workspace",
-]
-
-_HOMES = {
-    "LabelBook": "rallytrace.label.book",
-    "ServerOptions": "rallytrace.label.server",
-    "close_workspace": "rallytrace.label.app",
-    "create_app": "rallytrace.label.app",
-    "open_book": "rallytrace.label.book",
-    "open_workspace": "rallytrace.label.app",
-    "run_workspace": "rallytrace.label.server",
-}
+__all__ = ["LabelBook", "ServerOptions", "close_workspace", "create_app"]
+__all__ += ["open_book", "open_workspace", "run_workspace"]
+_HOMES = {"LabelBook": "book", "open_book": "book", "ServerOptions": "server", "run_workspace": "server"}
 
 
 def __getattr__(name: str) -> Any:
     """Imports the module that holds `name` at its first use."""
-    if name not in _HOMES:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(f"{__name__}.{_HOMES.get(name, 'app')}"), name)

@@ -17,7 +17,7 @@ import numpy as np
 from sqlalchemy import func, insert, select
 
 from rallytrace.label import schema
-from rallytrace.label.book import LabelBook, NotAllowed, as_row, inserted
+from rallytrace.label.book import LabelBook, as_row, inserted
 from rallytrace.label.events import Label, job_parts, labels_of
 from rallytrace.label.jobs import BALL, job
 from rallytrace.label.team import User
@@ -53,15 +53,6 @@ class Agreement:
 
 
 @dataclass(frozen=True, slots=True)
-class GoldScore:
-    """How a user did in the hidden test `task_id`: agreement with the approved labels (`a`: who made those)."""
-
-    user_id: int
-    task_id: int
-    agreement: Agreement
-
-
-@dataclass(frozen=True, slots=True)
 class Point:
     """What `n` annotators say together of a frame. `spread_px`: the largest distance between two of them.
 
@@ -88,9 +79,6 @@ class Consensus:
     created: float
     points: tuple[Point, ...]
     adjudicate: tuple[tuple[int, int], ...]
-
-    def __repr__(self) -> str:
-        return f"Consensus(job_id={self.job_id}, version={self.version}, points={len(self.points)})"
 
     def by_sequence(self) -> dict[int, dict[int, Label]]:
         """The labels of each sequence by frame, without those to be adjudicated."""
@@ -181,7 +169,7 @@ def agreement(book: LabelBook, by: User, job_id: int) -> list[Agreement]:
 
 def _finished(book: LabelBook, by: User, job_id: int) -> dict[int, dict[int, dict[int, Label]]]:
     """Labels by sequence, user and frame, of submitted and approved tasks; no hidden tests."""
-    _require_reviewer(by)
+    by.must_review()
     job(book, job_id)
     parts = [part for part in job_parts(book, job_id) if part["state"] in FINISHED]
     found: dict[int, dict[int, dict[int, Label]]] = defaultdict(dict)
@@ -192,14 +180,12 @@ def _finished(book: LabelBook, by: User, job_id: int) -> dict[int, dict[int, dic
     return found
 
 
-def _require_reviewer(by: User) -> None:
-    if not by.reviews:
-        raise NotAllowed("only a reviewer or an admin may see how annotators agree")
+def gold_scores(book: LabelBook, by: User, job_id: int) -> dict[int, Agreement]:
+    """By task, of the hidden tests of the job that were submitted: how `b` did, `a` made the approved labels.
 
-
-def gold_scores(book: LabelBook, by: User, job_id: int) -> list[GoldScore]:
-    """Of the hidden tests of the job that were submitted. Reviewers and admins. Raises NotFound."""
-    _require_reviewer(by)
+    Reviewers and admins. Raises NotFound.
+    """
+    by.must_review()
     job(book, job_id)
     tests = [part for part in job_parts(book, job_id, gold=True) if part["state"] in FINISHED]
     truths = select(schema.task.c.id, schema.task.c.assignee).where(
@@ -208,15 +194,11 @@ def gold_scores(book: LabelBook, by: User, job_id: int) -> list[GoldScore]:
     with book.read() as connection:
         makers = {row.id: row.assignee for row in connection.execute(truths)}
         labels = labels_of(connection, [*makers, *(test["id"] for test in tests)])
-    return [
-        GoldScore(
-            test["assignee"],
-            test["id"],
-            compare(labels[test["gold_of"]], labels[test["id"]], makers[test["gold_of"]], test["assignee"]),
-        )
-        for test in tests
-        if test["gold_of"] in makers
-    ]
+    scored = [test for test in tests if test["gold_of"] in makers]
+    return {
+        test["id"]: compare(labels[test["gold_of"]], labels[test["id"]], makers[test["gold_of"]], test["assignee"])
+        for test in scored
+    }
 
 
 def geometric_median(places: Sequence[XY]) -> XY:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Query, Request
+from fastapi import Path as PathParameter
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
+from pydantic import BaseModel, ConfigDict, StringConstraints
 from starlette.exceptions import HTTPException
 
 from rallytrace.errors import InputError, OutputError, RallytraceError
@@ -60,19 +61,15 @@ class Denied(RallytraceError):
         super().__init__(message)
 
 
-def _plain(text: str) -> str:
-    if "\0" in text:
-        raise ValueError("must not hold NUL characters")
-    return text
-
-
-Text = Annotated[str, StringConstraints(max_length=20_000), AfterValidator(_plain)]
-Name = Annotated[str, StringConstraints(max_length=200), AfterValidator(_plain)]
+Text = Annotated[str, StringConstraints(max_length=20_000)]
+Name = Annotated[str, StringConstraints(max_length=200)]
 Secret = Annotated[str, StringConstraints(max_length=500)]
 After = Annotated[int, Query(ge=0, le=2**53)]
 Limit = Annotated[int, Query(ge=1, le=1000)]
 MAX_ID = 2**53
 MAX_FRAME = 2**31 - 1
+Id = Annotated[int, PathParameter(ge=1, le=MAX_ID)]
+MaybeId = Annotated[int | None, Query(ge=1, le=MAX_ID)]
 RAW = {"schema": {"type": "string", "format": "binary"}}
 RAW_BODY = {"requestBody": {"content": {"application/octet-stream": RAW}}}
 
@@ -110,14 +107,19 @@ def who(request: Request) -> User:
 
 
 def _admin(user: Annotated[User, Depends(who)]) -> User:
-    if user.role != "admin":
-        raise Denied(403, "forbidden", "only an admin may do this")
+    user.must_administer()
+    return user
+
+
+def _reviewer(user: Annotated[User, Depends(who)]) -> User:
+    user.must_review()
     return user
 
 
 Ws = Annotated[Workspace, Depends(workspace)]
 Me = Annotated[User, Depends(who)]
 Admin = Annotated[User, Depends(_admin)]
+Reviewer = Annotated[User, Depends(_reviewer)]
 
 
 def named(book: LabelBook) -> dict[int, str]:

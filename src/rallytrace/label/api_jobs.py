@@ -12,44 +12,29 @@ from fractions import Fraction
 from pathlib import Path as FilePath
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import Field
 
 from rallytrace.errors import InputError
 from rallytrace.label import agreement, events, exchange, jobs
-from rallytrace.label.api_common import (
-    MAX_ID,
-    RAW_BODY,
-    Admin,
-    After,
-    Body,
-    Denied,
-    Limit,
-    Me,
-    Name,
-    Text,
-    Workspace,
-    Ws,
-    bounded_stream,
-    named,
-)
+from rallytrace.label import api_common as common
+from rallytrace.label.api_common import MAX_ID, Admin, After, Body, Denied, Id, Limit, MaybeId, Me, Reviewer, Ws
 from rallytrace.label.proposals import ProposalRun
 from rallytrace.label.team import User
 from rallytrace.labels.formats import FORMATS, get_format, read_sets, render_sets
 from rallytrace.labels.sets import ReadOptions, WriteOptions
 
 router = APIRouter(prefix="/api", tags=["jobs"])
-Id = Annotated[int, Path(ge=1, le=MAX_ID)]
 MAX_IMPORT_BYTES = 64 * 2**20
 
 
 class NewJob(Body):
     """What is asked, of which videos, in which pieces."""
 
-    name: Name
+    name: common.Name
     video_ids: Annotated[list[Annotated[int, Field(ge=1, le=MAX_ID)]], Field(min_length=1, max_length=1000)]
-    instructions: Text = ""
+    instructions: common.Text = ""
     kind: Literal["label", "adjust", "verify"] = "label"
     sequence_length: Annotated[int, Field(ge=0, le=10**6)] = 600
     replicas: Annotated[int, Field(ge=1, le=10)] = 1
@@ -61,7 +46,7 @@ class Prelabel(Body):
 
     video_id: Annotated[int, Field(ge=1, le=MAX_ID)] | None = None
     job_id: Annotated[int, Field(ge=1, le=MAX_ID)] | None = None
-    model: Name = "accurate"
+    model: common.Name = "accurate"
 
 
 def _job_json(job: jobs.Job, user: User) -> dict[str, Any]:
@@ -94,13 +79,13 @@ def job(job_id: Id, ws: Ws, user: Me) -> dict[str, Any]:
 @router.get("/jobs/{job_id}/agreement")
 def agree(job_id: Id, ws: Ws, user: Me) -> dict[str, Any]:
     """Between annotators, and with the hidden tests. Reviewers and admins."""
-    names = named(ws.book)
+    names = common.named(ws.book)
 
     def shown(pair: agreement.Agreement) -> dict[str, Any]:
         return asdict(pair) | {"a": names.get(pair.a, ""), "b": names.get(pair.b, "")}
 
     scores = agreement.gold_scores(ws.book, user, job_id)
-    gold = [shown(each.agreement) | {"user": names.get(each.user_id, ""), "task": each.task_id} for each in scores]
+    gold = [shown(each) | {"user": names.get(each.b, ""), "task": task_id} for task_id, each in scores.items()]
     return {"pairs": [shown(pair) for pair in agreement.agreement(ws.book, user, job_id)], "gold": gold}
 
 
@@ -118,11 +103,8 @@ def make_consensus(job_id: Id, ws: Ws, user: Me) -> dict[str, Any]:
 
 
 @router.get("/jobs/{job_id}/consensus")
-def consensus(
-    job_id: Id, ws: Ws, user: Me, version: Annotated[int | None, Query(ge=1, le=MAX_ID)] = None
-) -> dict[str, Any]:
+def consensus(job_id: Id, ws: Ws, user: Reviewer, version: MaybeId = None) -> dict[str, Any]:
     """A version, the latest by default. Reviewers and admins."""
-    _reviewers_only(user)
     jobs.job(ws.book, job_id)
     found = agreement.consensus(ws.book, job_id, version)
     if found is None:
@@ -130,21 +112,15 @@ def consensus(
     return _consensus_json(found)
 
 
-def _reviewers_only(user: User) -> None:
-    if not user.reviews:
-        raise Denied(403, "forbidden", "only a reviewer or an admin may do this")
-
-
 @router.get("/jobs/{job_id}/export", response_class=Response)
 def export(
     job_id: Id,
     ws: Ws,
-    user: Me,
+    user: Reviewer,
     format: Annotated[str, Query(max_length=40)] = "tracknetv2",
     unlabelled: Literal["refuse", "drop", "absent"] = "refuse",
 ) -> Response:
     """A zip of the job's labels, and of how each came about. Reviewers and admins."""
-    _reviewers_only(user)
     to, found = get_format(format), events.job_labels(ws.book, job_id)
     missing = sum(len(part.unlabelled) for part in found)
     if missing and unlabelled == "refuse":
@@ -160,29 +136,28 @@ def export(
     return Response(out.getvalue(), media_type="application/zip", headers=headers)
 
 
-@router.post("/jobs/{job_id}/import", openapi_extra=RAW_BODY)
+@router.post("/jobs/{job_id}/import", openapi_extra=common.RAW_BODY)
 async def take_in(
     job_id: Id,
     request: Request,
     ws: Ws,
-    user: Me,
+    user: Reviewer,
     format: Annotated[str, Query(max_length=40)] = "auto",
     name: Annotated[str, Query(min_length=1, max_length=100)] = "labels",
-    video: Annotated[int | None, Query(ge=1, le=MAX_ID)] = None,
+    video: MaybeId = None,
 ) -> dict[str, Any]:
     """Labels of a file (the raw body) for the unlabelled frames of the job's open tasks. Reviewers and admins."""
-    _reviewers_only(user)
     safe = re.sub(r"[^\w.-]+", "_", name).lstrip(".") or "labels"
     with tempfile.TemporaryDirectory() as folder:
         path = FilePath(folder) / safe
         with path.open("wb") as file:
-            async for chunk in bounded_stream(request, MAX_IMPORT_BYTES):
+            async for chunk in common.bounded_stream(request, MAX_IMPORT_BYTES):
                 file.write(chunk)
         return await run_in_threadpool(_take_in, ws, user, job_id, path, format, video)
 
 
 def _take_in(
-    ws: Workspace, user: User, job_id: int, path: FilePath, format: str, video_id: int | None
+    ws: common.Workspace, user: User, job_id: int, path: FilePath, format: str, video_id: int | None
 ) -> dict[str, Any]:
     """Which set of the file belongs to which video is told by their names, or clear where there is one of each."""
     parts = _tasks_of(ws, user, job_id)
@@ -212,7 +187,7 @@ def _take_in(
     return {"imported": imported, "skipped": skipped, "notes": notes}
 
 
-def _read_options(ws: Workspace, videos: Mapping[int, str]) -> ReadOptions:
+def _read_options(ws: common.Workspace, videos: Mapping[int, str]) -> ReadOptions:
     if len(videos) != 1:
         return ReadOptions()
     found = ws.book.video(next(iter(videos)))
@@ -247,9 +222,8 @@ def prelabels(ws: Ws, user: Me, after: After = 0, limit: Limit = 1000) -> list[d
 
 
 @router.post("/prelabel", status_code=202)
-def prelabel(body: Prelabel, ws: Ws, user: Me) -> dict[str, Any]:
+def prelabel(body: Prelabel, ws: Ws, user: Reviewer) -> dict[str, Any]:
     """Runs a network over a video, or over those of a job, in the background. Reviewers and admins."""
-    _reviewers_only(user)
     if (body.video_id is None) == (body.job_id is None):
         raise Denied(422, "invalid", "expected video_id or job_id, one of the two")
     videos = [body.video_id] if body.video_id else sorted({t.video_id for t in _tasks_of(ws, user, body.job_id)})
@@ -257,7 +231,7 @@ def prelabel(body: Prelabel, ws: Ws, user: Me) -> dict[str, Any]:
     return {"id": ids[0], "ids": ids}
 
 
-def _tasks_of(ws: Workspace, user: User, job_id: int | None) -> list[jobs.Task]:
+def _tasks_of(ws: common.Workspace, user: User, job_id: int | None) -> list[jobs.Task]:
     jobs.job(ws.book, job_id or 0)
     found: list[jobs.Task] = []
     while page := jobs.tasks(ws.book, user, job_id=job_id, after=found[-1].id if found else 0):
@@ -266,8 +240,7 @@ def _tasks_of(ws: Workspace, user: User, job_id: int | None) -> list[jobs.Task]:
 
 
 @router.delete("/prelabel/{run_id}")
-def cancel(run_id: Id, ws: Ws, user: Me) -> dict[str, bool]:
+def cancel(run_id: Id, ws: Ws, user: Reviewer) -> dict[str, bool]:
     """Ends a run, or forgets one that has ended with its proposals. Reviewers and admins."""
-    _reviewers_only(user)
     ws.proposer.cancel(run_id)
     return {"ok": True}

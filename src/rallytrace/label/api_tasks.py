@@ -5,19 +5,18 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter
 from pydantic import Field
 
 from rallytrace.label import api_common as common
 from rallytrace.label import events, jobs, team
-from rallytrace.label.api_common import MAX_FRAME, MAX_ID, After, Denied, Limit, Me, Name, Text, Ws
+from rallytrace.label.api_common import MAX_FRAME, MAX_ID, After, Denied, Id, Limit, MaybeId, Me, Name, Text, Ws
 from rallytrace.label.api_videos import video_json
 from rallytrace.label.events import Label
 from rallytrace.label.jobs import Task
 from rallytrace.label.proposals import QueueBy, uncertain
 
 router = APIRouter(prefix="/api/tasks", tags=["tasks"])
-Id = Annotated[int, Path(ge=1, le=MAX_ID)]
 MAX_EVENTS = 500
 
 
@@ -86,7 +85,7 @@ def label_json(label: Label) -> dict[str, Any]:
 def tasks(
     ws: Ws,
     user: Me,
-    job: Annotated[int | None, Query(ge=1, le=MAX_ID)] = None,
+    job: MaybeId = None,
     state: Literal["available", "claimed", "submitted", "approved", "returned", "declined"] | None = None,
     mine: bool = False,
     after: After = 0,
@@ -120,24 +119,6 @@ def task(task_id: Id, ws: Ws, user: Me) -> dict[str, Any]:
         "instructions": jobs.job(ws.book, found.job_id).instructions,
         "reviews": reviews,
     }
-
-
-@router.post("/{task_id}/claim")
-def claim(task_id: Id, ws: Ws, user: Me) -> dict[str, Any]:
-    """This very task, under a lease."""
-    return task_json(jobs.claim(ws.book, user, task_id), user)
-
-
-@router.post("/{task_id}/renew")
-def renew(task_id: Id, ws: Ws, user: Me) -> dict[str, Any]:
-    """The lease runs for another half hour."""
-    return task_json(jobs.renew(ws.book, user, task_id), user)
-
-
-@router.post("/{task_id}/release")
-def release(task_id: Id, ws: Ws, user: Me) -> dict[str, Any]:
-    """Free for others, with its labels."""
-    return task_json(jobs.release(ws.book, user, task_id), user)
 
 
 @router.post("/{task_id}/submit")
@@ -222,3 +203,10 @@ def doubtful(task_id: Id, ws: Ws, user: Me, by: QueueBy = "unlabelled") -> dict[
         by, range(found.start, found.stop), events.task_labels(ws.book, task_id), by_frame, others, width
     )
     return {"frames": frames[:10_000]}
+
+
+@router.post("/{task_id}/{action}")
+def act(task_id: Id, action: Literal["claim", "renew", "release"], ws: Ws, user: Me) -> dict[str, Any]:
+    """Claim this very task, under a lease; half an hour more; or free it for others, with its labels."""
+    do = {"claim": jobs.claim, "renew": jobs.renew, "release": jobs.release}[action]
+    return task_json(do(ws.book, user, task_id), user)

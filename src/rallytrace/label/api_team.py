@@ -6,16 +6,15 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from fastapi import APIRouter, Path, Request, Response
+from fastapi import APIRouter, Request, Response
 
 from rallytrace.label import team
-from rallytrace.label.api_common import COOKIE, MAX_ID, Admin, Body, Me, Name, Secret, Workspace, Ws
+from rallytrace.label.api_common import COOKIE, Admin, Body, Id, Me, Name, Secret, Workspace, Ws
 from rallytrace.label.book import WrongState
 
 router = APIRouter(prefix="/api", tags=["team"])
-Id = Annotated[int, Path(ge=1, le=MAX_ID)]
 Role = Literal["admin", "annotator", "reviewer"]
 _hashing = threading.Semaphore(2)  # each takes 64 MiB for a moment
 
@@ -72,13 +71,7 @@ def _slowly() -> Iterator[None]:
 
 def _logged_in(ws: Workspace, response: Response, session: team.Session) -> dict[str, Any]:
     response.set_cookie(
-        COOKIE,
-        session.token,
-        max_age=int(team.SESSION_S),
-        httponly=True,
-        samesite="strict",
-        secure=ws.secure,
-        path="/",
+        COOKIE, session.token, max_age=int(team.SESSION_S), httponly=True, samesite="strict", secure=ws.secure, path="/"
     )
     return {"user": asdict(session.user), "csrf": session.csrf, "setup_needed": False}
 

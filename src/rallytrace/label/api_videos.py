@@ -7,24 +7,11 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
-from rallytrace.label.api_common import (
-    MAX_FRAME,
-    MAX_ID,
-    RAW_BODY,
-    Admin,
-    After,
-    Body,
-    Denied,
-    Limit,
-    Me,
-    Workspace,
-    Ws,
-)
+from rallytrace.label.api_common import MAX_FRAME, RAW_BODY, Admin, After, Body, Denied, Id, Limit, Me, Workspace, Ws
 from rallytrace.label.book import Video, WrongState
 from rallytrace.label.frames import QUALITY, FrameUnavailable, Source
 
 router = APIRouter(tags=["videos"])
-Id = Annotated[int, Path(ge=1, le=MAX_ID)]
 Index = Annotated[int, Path(ge=0, le=MAX_FRAME)]
 Version = Annotated[str | None, Query(max_length=64)]
 FOREVER = "private, max-age=31536000, immutable"

@@ -22,7 +22,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Engine, create_engine, event, insert, select, text, update
+from sqlalchemy import Column, Connection, Engine, Select, create_engine, event, insert, select, text, update
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, InterfaceError, OperationalError
 
@@ -142,14 +142,28 @@ class LabelBook:
         with _reachable(self.url), self._writer.begin() as connection:
             yield connection
 
+    def rows(self, kind: type[Row], query: Select[Any]) -> list[Row]:
+        """All that `query` finds, as `kind`."""
+        with self.read() as connection:
+            return [as_row(kind, row) for row in connection.execute(query).mappings()]
+
+    def row(self, kind: type[Row], query: Select[Any], what: str) -> Row:
+        """The one that `query` finds. Raises NotFound, which names `what`."""
+        found = self.rows(kind, query)
+        if not found:
+            raise NotFound(f"there is no {what}")
+        return found[0]
+
+    def page(self, kind: type[Row], query: Select[Any], key: Column[int], after: int, limit: int) -> list[Row]:
+        """By `key`, those after `after`; at most MAX_ROWS."""
+        return self.rows(kind, query.where(key > after).order_by(key).limit(max(1, min(limit, MAX_ROWS))))
+
     def add_video(self, name: str, path: Path | str) -> Video:
         """The video at `path` (or any URL), state importing; the one that is there where the path is known."""
         name = bounded_text(name, "the name of the video", 200)
         path = str(path)
         if len(path) > 4000 or "\0" in path or any(0xD800 <= ord(c) < 0xE000 for c in path):
-            raise BookError(
-                f"{path[:80]!r}: not a path that can be kept, expected one in UTF-8 of up to 4000 characters"
-            )
+            raise BookError(f"{path[:80]!r} cannot be kept: expected a path in UTF-8 of up to 4000 characters")
         values = {"name": name, "path": path, "state": "importing", "error": "", "progress": 0.0}
         known = select(schema.video.c.id).where(schema.video.c.path == path)
         try:
@@ -190,17 +204,11 @@ class LabelBook:
 
     def video(self, video_id: int) -> Video:
         """Raises NotFound."""
-        with self.read() as connection:
-            row = connection.execute(_VIDEOS.where(schema.video.c.id == video_id)).mappings().first()
-        if row is None:
-            raise NotFound(f"there is no video {video_id}")
-        return as_row(Video, row)
+        return self.row(Video, _VIDEOS.where(schema.video.c.id == video_id), f"video {video_id}")
 
     def videos(self, after: int = 0, limit: int = MAX_ROWS) -> list[Video]:
         """By id, those after `after`."""
-        query = _VIDEOS.where(schema.video.c.id > after).order_by(schema.video.c.id).limit(bounded(limit))
-        with self.read() as connection:
-            return [as_row(Video, row) for row in connection.execute(query).mappings()]
+        return self.page(Video, _VIDEOS, schema.video.c.id, after, limit)
 
     def frame_times(self, video_id: int) -> NDArray[np.float64]:
         """(n_frames,) presentation times in seconds; empty before the import is complete. Raises NotFound."""
@@ -212,11 +220,6 @@ class LabelBook:
 
 
 _VIDEOS = select(*(schema.video.c[field.name] for field in fields(Video)))
-
-
-def bounded(limit: int) -> int:
-    """A number of rows that may be asked for at once."""
-    return max(1, min(limit, MAX_ROWS))
 
 
 def inserted(connection: Connection, table: Any, values: dict[str, Any]) -> int:

@@ -8,17 +8,17 @@ another person or browser tab that is newer than `base_rev` makes it a conflict.
 from __future__ import annotations
 
 import math
-import re
 import uuid as uuids
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from sqlalchemy import Connection, RowMapping, and_, delete, func, insert, select, tuple_
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from sqlalchemy import Connection, RowMapping, delete, func, insert, select, tuple_
 from sqlalchemy.exc import IntegrityError
 
 from rallytrace.label import schema
-from rallytrace.label.book import BookError, LabelBook, NotAllowed, Video, WrongState, as_row, bounded_text
+from rallytrace.label.book import BookError, LabelBook, Video, WrongState, as_row, bounded_text
 from rallytrace.label.jobs import BALL, OPEN_STATES, job, locked_for_work, task
 from rallytrace.label.schema import annotation_event, label
 from rallytrace.label.team import User
@@ -26,13 +26,10 @@ from rallytrace.types import BallLabel, Visibility
 
 MAX_EVENTS = 500  # of one call
 MARGIN_PX = 16.0  # how far outside the picture a ball may be
-BALL_EVENTS = ("", "hit", "bounce")
 MAX_LABELS = 100_000  # of one call
 
-_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_OBJECT = re.compile(r"ball:[1-9][0-9]{0,2}")
-_SOURCE = re.compile(r"manual|accepted|nudged|tracker|interpolated|(model|import):.+", re.DOTALL)
-_WHOLE = 2**53
+_SOURCE = r"^(manual|accepted|nudged|tracker|interpolated|(model|import):.+)$"
+_Counted = Annotated[int, Field(ge=0, le=2**53)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,31 +62,6 @@ class Label:
         """For training and evaluation. Not for a cleared label."""
         xy = None if self.x is None or self.y is None else (self.x, self.y)
         return BallLabel(self.frame, xy, Visibility(self.visibility or 0))
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One event of the history. `outcome`: applied, conflict, or late (a newer one of the same client was first)."""
-
-    seq: int
-    uuid: str
-    frame: int
-    object: str
-    op: str
-    visibility: int | None
-    x: float | None
-    y: float | None
-    event: str
-    blur_l: float | None
-    blur_theta: float | None
-    source: str
-    score: float | None
-    user_id: int
-    client_id: str
-    client_seq: int
-    base_rev: int
-    outcome: str
-    server_ts: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +207,32 @@ def _revision(connection: Connection, task_id: int) -> int:
     return int(connection.scalar(select(func.max(label.c.rev)).where(label.c.task_id == task_id)) or 0)
 
 
+def _readable(source: str) -> str:
+    return bounded_text(source, "source", 200)
+
+
+class _Said(BaseModel):
+    """An event as it comes from JSON."""
+
+    model_config = ConfigDict(strict=True)
+
+    uuid: Annotated[str, Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
+    frame: int
+    object: Annotated[str, Field(pattern=r"^ball:[1-9][0-9]{0,2}$")] = BALL
+    op: Literal["set", "clear"]
+    visibility: Annotated[int, Field(ge=0, le=3)] | None = None
+    x: float | None = None
+    y: float | None = None
+    event: Literal["", "hit", "bounce"] | None = None
+    blur_l: Annotated[float, Field(ge=0, le=100_000)] | None = None
+    blur_theta: Annotated[float, Field(ge=-math.pi, le=math.pi)] | None = None
+    source: Annotated[str, Field(pattern=_SOURCE), AfterValidator(_readable)] = "manual"
+    score: Annotated[float, Field(ge=0, le=1)] | None = None
+    client_ts: Annotated[float, Field(ge=0, le=1e15)] | None = None
+    client_seq: _Counted = 0
+    base_rev: _Counted = 0
+
+
 def _parse_all(events: Sequence[Mapping[str, Any]], row: RowMapping) -> tuple[list[dict[str, Any]], list[Rejected]]:
     parsed, rejected = [], []
     for raw in events:
@@ -248,71 +246,24 @@ def _parse_all(events: Sequence[Mapping[str, Any]], row: RowMapping) -> tuple[li
 
 def _parse(raw: Mapping[str, Any], row: RowMapping) -> dict[str, Any]:
     """The columns that an event of task `row` brings. Raises BookError."""
-    if not isinstance(raw, Mapping):
-        raise BookError(f"an event must be an object, got {type(raw).__name__}")
-    event: dict[str, Any] = {
-        "uuid": _match(raw, "uuid", _UUID, "a uuid in lower case"),
-        "frame": _whole(raw, "frame", row["start"], row["stop"] - 1),
-        "object": _match(raw, "object", _OBJECT, "ball:1", BALL),
-        "op": raw.get("op"),
-        "event": "" if raw.get("event") is None else raw["event"],
-        "source": bounded_text(raw.get("source", "manual"), "source", 200),
-        "score": _number(raw, "score", 0.0, 1.0),
-        "client_ts": _number(raw, "client_ts", 0.0, 1e15),
-        "client_seq": _whole(raw, "client_seq", 0, _WHOLE, 0),
-        "base_rev": _whole(raw, "base_rev", 0, _WHOLE, 0),
-    }
-    if event["op"] not in ("set", "clear"):
-        raise BookError(f"op is {_shown(event['op'])}, expected set or clear")
-    if event["event"] not in BALL_EVENTS:
-        raise BookError(f"event is {_shown(event['event'])}, expected hit, bounce or nothing")
-    if not _SOURCE.fullmatch(event["source"]):
-        raise BookError(f"source is {_shown(event['source'])}, expected manual, accepted, model:<name> or the like")
-    place = dict.fromkeys(("visibility", "x", "y", "blur_l", "blur_theta"))
-    if event["op"] == "clear":
-        return event | place | {"event": ""}
-    return event | _place(raw, (row["w"], row["h"]))
-
-
-def _place(raw: Mapping[str, Any], wh: tuple[int, int]) -> dict[str, Any]:
-    """Whether there is a ball, where, and its streak."""
-    visibility = _whole(raw, "visibility", 0, 3)
-    x = _number(raw, "x", -0.5 - MARGIN_PX, wh[0] - 0.5 + MARGIN_PX)
-    y = _number(raw, "y", -0.5 - MARGIN_PX, wh[1] - 0.5 + MARGIN_PX)
-    blur_l = _number(raw, "blur_l", 0.0, math.hypot(*wh))
-    blur_theta = _number(raw, "blur_theta", -math.pi, math.pi)
-    if (x is None) != (y is None) or (x is None) != (visibility == 0):
-        raise BookError(f"visibility {visibility} does not fit x {x} and y {y}: only 0 (absent) has no place")
-    if (blur_l is None) != (blur_theta is None) or (blur_l is not None and x is None):
+    try:
+        said = _Said.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise BookError(f"{first['loc'][0] if first['loc'] else 'the event'}: {first['msg']}") from None
+    if not row["start"] <= said.frame < row["stop"]:
+        raise BookError(f"frame is {said.frame}, expected one of the task, {row['start']} to {row['stop'] - 1}")
+    found = said.model_dump() | {"event": said.event or ""}
+    if said.op == "clear":
+        return found | dict.fromkeys(("visibility", "x", "y", "blur_l", "blur_theta")) | {"event": ""}
+    for name, value, size in (("x", said.x, row["w"]), ("y", said.y, row["h"])):
+        if value is not None and not -0.5 - MARGIN_PX <= value <= size - 0.5 + MARGIN_PX:
+            raise BookError(f"{name} is {value:g}, expected a place in the picture of {row['w']}x{row['h']}")
+    if said.visibility is None or (said.x is None, said.y is None) != (said.visibility == 0,) * 2:
+        raise BookError(f"visibility {said.visibility} does not fit x {said.x} and y {said.y}: 0 (absent) has no place")
+    if (said.blur_l is None) != (said.blur_theta is None) or (said.blur_l is not None and said.x is None):
         raise BookError("a blur streak needs a place, blur_l and blur_theta")
-    return {"visibility": visibility, "x": x, "y": y, "blur_l": blur_l, "blur_theta": blur_theta}
-
-
-def _shown(value: object) -> str:
-    return ascii(value)[:60]
-
-
-def _match(raw: Mapping[str, Any], name: str, pattern: re.Pattern[str], expected: str, default: str = "") -> str:
-    value = raw.get(name, default)
-    if not isinstance(value, str) or not pattern.fullmatch(value):
-        raise BookError(f"{name} is {_shown(value)}, expected {expected}")
-    return value
-
-
-def _whole(raw: Mapping[str, Any], name: str, low: int, high: int, default: int | None = None) -> int:
-    value = raw.get(name, default)
-    if type(value) is not int or not low <= value <= high:
-        raise BookError(f"{name} is {_shown(value)}, expected a whole number from {low} to {high}")
-    return value
-
-
-def _number(raw: Mapping[str, Any], name: str, low: float, high: float) -> float | None:
-    value = raw.get(name)
-    if value is None:
-        return None
-    if type(value) not in (int, float) or not low <= value <= high:  # NaN is in no range
-        raise BookError(f"{name} is {_shown(value)}, expected a number from {low:g} to {high:g}, or null")
-    return float(value)
+    return found
 
 
 def labels(
@@ -326,15 +277,6 @@ def labels(
     with book.read() as connection:
         found = [Label(*row) for row in connection.execute(query.limit(max(1, min(limit, MAX_LABELS))))]
     return (found[-1].rev if found else since), found
-
-
-def history(book: LabelBook, user: User, task_id: int, frame: int) -> list[Event]:
-    """All that was ever said of a frame, in order. Raises NotFound."""
-    task(book, user, task_id)
-    where = and_(annotation_event.c.task_id == task_id, annotation_event.c.frame == frame)
-    with book.read() as connection:
-        rows = connection.execute(select(annotation_event).where(where).order_by(annotation_event.c.seq)).mappings()
-        return [as_row(Event, row) for row in rows]
 
 
 def task_labels(book: LabelBook, task_id: int) -> dict[int, Label]:
@@ -406,8 +348,7 @@ def import_labels(
     Skipped are frames that have a label already, that no open task asks for, and places outside the picture. Reviewers
     and admins. Hidden tests get nothing. Raises NotFound, NotAllowed.
     """
-    if not by.reviews:
-        raise NotAllowed("only a reviewer or an admin may import labels")
+    by.must_review()
     job(book, job_id)
     source = "import:" + bounded_text(file_name, "the name of the file", 150)
     imported: set[int] = set()

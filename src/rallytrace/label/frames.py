@@ -6,7 +6,6 @@ again from the video at any time; deleting it loses nothing.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections import OrderedDict
@@ -18,6 +17,7 @@ from pathlib import Path
 
 from rallytrace.errors import OutputError, RallytraceError, VideoError
 from rallytrace.files import AtomicFile, make_folder
+from rallytrace.label.worker import be_polite
 from rallytrace.video import FrameTable, IndexedReader, encode_jpeg, shrink_jpeg
 
 QUALITY = 90
@@ -70,12 +70,6 @@ def check_file(path: Path, size_bytes: int, mtime_ns: int) -> None:
         raise VideoError(f"{path} is gone: put it back, its labels are kept") from None
     if (found.st_size, found.st_mtime_ns) != (size_bytes, mtime_ns):
         raise VideoError(f"{path} has changed since it was imported: put the old file back, or import again")
-
-
-def be_polite(by: int = 10) -> None:
-    """The calling thread, and those that it starts, yield to others. Where the system has no such thing: nothing."""
-    with suppress(AttributeError, OSError):
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, 0) + by)
 
 
 class FrameCache:

@@ -15,37 +15,12 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    RowMapping,
-    and_,
-    case,
-    exists,
-    func,
-    insert,
-    or_,
-    select,
-    true,
-    update,
-)
+from sqlalchemy import ColumnElement, Connection, RowMapping, and_, case, exists, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from rallytrace.label import schema
-from rallytrace.label.book import (
-    MAX_ROWS,
-    BookError,
-    LabelBook,
-    NotAllowed,
-    NotFound,
-    WrongState,
-    as_row,
-    bounded,
-    bounded_text,
-    inserted,
-)
-from rallytrace.label.effort import PersonProgress, per_person
-from rallytrace.label.schema import label, member, participation, sequence, video
+from rallytrace.label.book import BookError, LabelBook, NotAllowed, NotFound, WrongState, as_row, bounded_text, inserted
+from rallytrace.label.schema import annotation_event, label, member, participation, sequence, video
 from rallytrace.label.team import User
 
 KINDS = ("label", "adjust", "verify")
@@ -57,6 +32,7 @@ LEASE_S = 30 * 60.0
 MAX_TASKS = 20_000  # of one job
 MAX_REPLICAS = 10
 MAX_HEARTBEAT_S = 300.0
+MAX_MARKED = 1000  # frames that a reviewer points at
 
 _task = schema.task
 _job = schema.job
@@ -122,6 +98,17 @@ class Review:
 
 
 @dataclass(frozen=True, slots=True)
+class PersonProgress:
+    """`labels` counts frames, however often one was corrected. `labels_per_min` is of active time; None without any."""
+
+    user_id: int
+    name: str
+    labels: int
+    active_s: float
+    labels_per_min: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
     """Of a job, in frames; with replicas every replica's frames count."""
 
@@ -149,8 +136,7 @@ def create_job(
     `gold_fraction` adds as many hidden tests, as a share of the sequences, drawn from approved tasks of earlier jobs,
     those of the same videos first; fewer where fewer are approved. Admins only. Raises BookError, NotFound.
     """
-    if by.role != "admin":
-        raise NotAllowed("only an admin may create a job")
+    by.must_administer()
     values: dict[str, Any] = {
         "name": bounded_text(name, "the name of the job", 100),
         "instructions": bounded_text(instructions, "the instructions", 20_000, lines=True, empty=True),
@@ -217,20 +203,14 @@ def _add_tasks(connection: Connection, job_id: int, work: list[int], gold: dict[
     connection.execute(insert(_task).values(comment=""), rows)
 
 
-def jobs(book: LabelBook, after: int = 0, limit: int = MAX_ROWS) -> list[Job]:
+def jobs(book: LabelBook, after: int = 0, limit: int = 1000) -> list[Job]:
     """By id, those after `after`."""
-    query = select(_job).where(_job.c.id > after).order_by(_job.c.id).limit(bounded(limit))
-    with book.read() as connection:
-        return [as_row(Job, row) for row in connection.execute(query).mappings()]
+    return book.page(Job, select(_job), _job.c.id, after, limit)
 
 
 def job(book: LabelBook, job_id: int) -> Job:
     """Raises NotFound."""
-    with book.read() as connection:
-        row = connection.execute(select(_job).where(_job.c.id == job_id)).mappings().first()
-    if row is None:
-        raise NotFound(f"there is no job {job_id}")
-    return as_row(Job, row)
+    return book.row(Job, select(_job).where(_job.c.id == job_id), f"job {job_id}")
 
 
 def _of_task(what: Any, *where: ColumnElement[bool]) -> Any:
@@ -275,10 +255,10 @@ def tasks(
     state: str | None = None,
     mine: bool = False,
     after: int = 0,
-    limit: int = MAX_ROWS,
+    limit: int = 1000,
 ) -> list[Task]:
     """By id, those after `after`. Annotators see their own and those that they could claim."""
-    query = _TASKS.where(_task.c.id > after).order_by(_task.c.id).limit(bounded(limit))
+    query = _TASKS
     if job_id is not None:
         query = query.where(_task.c.job_id == job_id)
     if state is not None:
@@ -289,8 +269,7 @@ def tasks(
         query = query.where(_task.c.assignee == user.id)
     elif not user.reviews:
         query = query.where(or_(_task.c.assignee == user.id, _claimable(book, user)))
-    with book.read() as connection:
-        return [_shown(row, user) for row in connection.execute(query).mappings()]
+    return [_shown(found, user) for found in book.page(Task, query, _task.c.id, after, limit)]
 
 
 def task(book: LabelBook, user: User, task_id: int) -> Task:
@@ -306,11 +285,10 @@ def _read_task(connection: Connection, user: User, task_id: int) -> Task:
     row = connection.execute(query).mappings().first()
     if row is None:
         raise NotFound(f"there is no task {task_id}")
-    return _shown(row, user)
+    return _shown(as_row(Task, row), user)
 
 
-def _shown(row: RowMapping, user: User) -> Task:
-    found = as_row(Task, row)
+def _shown(found: Task, user: User) -> Task:
     return found if user.reviews else replace(found, is_gold=False)
 
 
@@ -357,8 +335,9 @@ def _own(connection: Connection, user: User, task_id: int, action: str) -> RowMa
 def claim_next(book: LabelBook, user: User, job_id: int | None = None) -> Task | None:
     """The next task that is free for `user` (of `job_id`, or of any job), theirs for half an hour; None without one."""
     order = case((_task.c.state == "available", 0), else_=1)  # abandoned ones last
-    query = select(_task).where(_claimable(book, user), true() if job_id is None else _task.c.job_id == job_id)
-    query = query.order_by(order, _task.c.id).limit(1).with_for_update(skip_locked=True, of=_task)
+    wanted = [_claimable(book, user), *([] if job_id is None else [_task.c.job_id == job_id])]
+    first = select(_task).where(*wanted).order_by(order, _task.c.id).limit(1)
+    query = first.with_for_update(skip_locked=True, of=_task)
     for _ in range(MAX_REPLICAS):
         try:
             with book.write() as connection:
@@ -440,8 +419,7 @@ def decline(book: LabelBook, user: User, task_id: int, reason: str = "") -> None
 
 def assign(book: LabelBook, by: User, task_id: int, user_id: int) -> Task:
     """Gives the task to a member, without a lease that runs out. Reviewers and admins."""
-    if not by.reviews:
-        raise NotAllowed("only a reviewer or an admin may assign tasks")
+    by.must_review()
     try:
         with book.write() as connection:
             row = _locked(connection, by, task_id)
@@ -467,10 +445,9 @@ def review(
     comment = bounded_text(comment, "the comment", 5000, lines=True, empty=verdict == "approve")
     if verdict not in ("approve", "return"):
         raise BookError(f"a verdict is approve or return, got {str(verdict)[:40]!r}")
-    if len(frames) > MAX_ROWS or not all(type(frame) is int for frame in frames):
-        raise BookError(f"expected up to {MAX_ROWS} frame numbers to point at")
-    if not by.reviews:
-        raise NotAllowed("only a reviewer or an admin may review")
+    if len(frames) > MAX_MARKED or not all(type(frame) is int for frame in frames):
+        raise BookError(f"expected up to {MAX_MARKED} frame numbers to point at")
+    by.must_review()
     with book.write() as connection:
         row = _locked(connection, by, task_id)
         _expect(row, verdict, ("submitted",) if verdict == "approve" else ("submitted", "approved"))
@@ -515,7 +492,22 @@ def progress(book: LabelBook, job_id: int) -> Progress:
     rows = _TASKS.where(_task.c.job_id == job_id).subquery()
     with book.read() as connection:
         found = connection.execute(select(rows.c.state, rows.c.labelled, rows.c.start, rows.c.stop)).all()
-        people = per_person(connection, job_id)
+        people = _per_person(connection, job_id)
     frames, labelled = sum(row.stop - row.start for row in found), sum(row.labelled for row in found)
     approved = sum(row.stop - row.start for row in found if row.state == "approved")
     return Progress(frames, labelled, approved, dict(Counter(row.state for row in found)), people)
+
+
+def _per_person(connection: Connection, job_id: int) -> tuple[PersonProgress, ...]:
+    """Everyone who took part in a job, by id. Imported labels are nobody's work."""
+    events = annotation_event
+    by_hand = and_(events.c.op == "set", events.c.outcome == "applied", ~events.c.source.startswith("import:"))
+    once = select(events.c.user_id, events.c.task_id, events.c.frame).distinct()
+    made = once.join(_task).where(_task.c.job_id == job_id, by_hand).subquery()
+    counted = select(made.c.user_id, func.count()).group_by(made.c.user_id)
+    labels = {row[0]: int(row[1]) for row in connection.execute(counted)}
+    busy = select(participation.c.user_id, func.sum(participation.c.active_s)).group_by(participation.c.user_id)
+    active = {row[0]: float(row[1]) for row in connection.execute(busy.where(participation.c.job_id == job_id))}
+    names = select(member.c.id, member.c.name).where(member.c.id.in_([*labels, *active])).order_by(member.c.id)
+    people = [(row.id, row.name, labels.get(row.id, 0), active.get(row.id, 0.0)) for row in connection.execute(names)]
+    return tuple(PersonProgress(*person, person[2] / person[3] * 60 if person[3] else None) for person in people)

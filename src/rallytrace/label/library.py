@@ -4,38 +4,32 @@ from __future__ import annotations
 
 import hashlib
 import json
-import queue
 import re
 import secrets
 import shutil
-import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 
-from rallytrace import video
-from rallytrace.errors import InputError, RallytraceError, VideoError
+from rallytrace import storage, video
+from rallytrace.errors import InputError, VideoError
 from rallytrace.files import AtomicFile, make_folder, output_errors
-from rallytrace.label.book import LabelBook, NotFound, Video, WrongState, bounded_text
-from rallytrace.label.frames import Source, be_polite, check_file
+from rallytrace.label.book import LabelBook, Video, WrongState, bounded_text
+from rallytrace.label.frames import Source, check_file
+from rallytrace.label.worker import Worker
 from rallytrace.labels import VIDEO_SUFFIXES
 
 MAX_UPLOAD_BYTES = 16 * 2**30
 SPARE_BYTES = 2**30  # of the disk, which uploads leave free
-HASH_SHARE = 0.1  # of the import's progress
 BLOCK = 2**20
 MAX_OPEN = 32  # frame tables in memory
 
 
 class TooLarge(InputError):
     """An upload is larger than the server takes."""
-
-
-class _Closed(Exception):
-    """The server ends; the import is begun again at its next start."""
 
 
 class Library:
@@ -52,20 +46,18 @@ class Library:
         for left in self._uploads.glob(".*.partial"):
             left.unlink(missing_ok=True)
         self._open: dict[int, Source] = {}
-        self._queue: queue.Queue[int | None] = queue.Queue()
-        self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="import", daemon=True)
+        self._worker = Worker("import", self._import, lambda n, why: book.set_video_state(n, "failed", why))
         for found in self.videos():
             if found.state == "importing":
-                self._queue.put(found.id)
+                self._worker.put(found.id)
             elif found.state == "failed" or not self._table_path(found.id).exists():
-                self._queue.put(self._book.set_video_state(found.id, "importing").id)
-        self._thread.start()
+                self._worker.put(self._book.set_video_state(found.id, "importing").id)
 
     def add(self, path: str | Path) -> list[Video]:
-        """A video file, or all those in a folder, which stay where they are; import begins. Raises InputError."""
-        if "://" in str(path):
-            raise InputError(f"{path}: expected a file or a folder on this machine; fetch it first")
+        """A video file, or all those in a folder, which stay where they are; import begins. Those of a URL are copied
+        into the project. Raises InputError, EndpointError, OutputError."""
+        if storage.is_url(path):
+            return [self._copied(url) for url in storage.expand(str(path))]
         path = Path(path).resolve()
         if path.is_dir():
             files = sorted(p for p in path.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file())
@@ -77,12 +69,25 @@ class Library:
             raise InputError(f"{path} does not exist or holds no video: expected {', '.join(VIDEO_SUFFIXES)}")
         return [self._add(file.name, file) for file in files]
 
+    def _copied(self, url: str) -> Video:
+        name = url.partition("?")[0].rpartition("/")[2]
+        to = self._uploads / f"{hashlib.sha256(url.encode()).hexdigest()[:8]}-{name}"
+        if not to.exists():
+            with (
+                storage.fetched(url) as local,
+                AtomicFile(to, "wb") as file,
+                output_errors(to),
+                open(local, "rb") as raw,
+            ):
+                shutil.copyfileobj(raw, file, BLOCK)
+        return self._add(name, to)
+
     def _add(self, name: str, path: Path) -> Video:
         name = "".join(c if c.isprintable() else "_" for c in name)[:200]  # a file's name may be anything
         found = self._book.add_video(name, path)
         if found.state in ("importing", "failed"):
             found = self._book.set_video_state(found.id, "importing")
-            self._queue.put(found.id)
+            self._worker.put(found.id)
         return found
 
     async def receive(self, name: str, chunks: AsyncIterator[bytes]) -> Video:
@@ -122,7 +127,7 @@ class Library:
         except VideoError as error:
             self._open.pop(found.id, None)
             if Path(found.path).is_file():  # touched, or another one: reading it again tells
-                self._queue.put(found.id)
+                self._worker.put(found.id)
                 return self._book.set_video_state(found.id, "importing")
             if found.state == "missing":
                 return found
@@ -162,33 +167,27 @@ class Library:
     def _table_path(self, video_id: int) -> Path:
         return self._tables / f"{video_id}.table"
 
-    def _work(self) -> None:
-        be_polite()
-        for video_id in iter(self._queue.get, None):
-            try:
-                self._import(self._book.video(video_id))
-            except _Closed:
-                return
-            except NotFound:
-                continue
-            except Exception as error:
-                reason = str(error) if isinstance(error, RallytraceError) else f"unexpected {type(error).__name__}"
-                try:
-                    self._book.set_video_state(video_id, "failed", reason)
-                except RallytraceError:
-                    continue  # the book is out of reach: the import is begun again at the next start
-
-    def _import(self, found: Video) -> None:
+    def _import(self, video_id: int) -> None:
+        found = self._book.video(video_id)
         path = Path(found.path)
-        told = _Told(lambda share: self._book.set_video_progress(found.id, share), self._closed)
+        told_s = 0.0
+
+        def tell(n: int, of: int | None) -> None:
+            nonlocal told_s
+            self._worker.check()
+            if time.monotonic() - told_s > 1.0:
+                told_s = time.monotonic()
+                self._book.set_video_progress(found.id, n / max(n, of or 2 * n))
+
         try:
             stat = path.stat()
-            sha256 = _sha256(path, lambda share: told(share * HASH_SHARE))
+            with path.open("rb") as raw:
+                sha256 = hashlib.file_digest(raw, "sha256").hexdigest()
         except OSError as error:
             raise VideoError(f"{path} cannot be read ({error.strerror}): check that it is there") from None
         if found.sha256 not in (None, sha256):
             raise VideoError(f"{path} is not the video that was imported first: put the old file back")
-        table = video.frame_table(path, lambda n, of: told(HASH_SHARE + (1 - HASH_SHARE) * n / max(n, of or 2 * n)))
+        table = video.frame_table(path, tell)
         about = {"sha256": sha256, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
         with AtomicFile(self._table_path(found.id), "wb") as file:
             file.write(json.dumps(about).encode() + b"\n" + table.pack())
@@ -197,30 +196,4 @@ class Library:
 
     def close(self) -> None:
         """Ends the import; it is begun again when the project is opened the next time."""
-        self._closed.set()
-        self._queue.put(None)
-        self._thread.join(30.0)
-
-
-class _Told:
-    """Writes progress to the book, at most once a second, and ends the work when the server does."""
-
-    def __init__(self, write: Callable[[float], None], closed: threading.Event) -> None:
-        self._write, self._closed, self._last = write, closed, 0.0
-
-    def __call__(self, share: float) -> None:
-        if self._closed.is_set():
-            raise _Closed
-        if time.monotonic() - self._last > 1.0:
-            self._last = time.monotonic()
-            self._write(share)
-
-
-def _sha256(path: Path, on_share: Callable[[float], None]) -> str:
-    digest, size, done = hashlib.sha256(), max(1, path.stat().st_size), 0
-    with path.open("rb") as file:
-        while block := file.read(BLOCK):
-            digest.update(block)
-            done += len(block)
-            on_share(done / size)
-    return digest.hexdigest()
+        self._worker.close()

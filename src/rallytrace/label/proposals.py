@@ -9,12 +9,10 @@ from __future__ import annotations
 import itertools
 import math
 import os
-import queue
 import statistics
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -22,12 +20,11 @@ import numpy as np
 from sqlalchemy import delete, insert, select, update
 
 from rallytrace import video
-from rallytrace.errors import RallytraceError
-from rallytrace.label.book import LabelBook, NotFound, WrongState, as_row, bounded, inserted
+from rallytrace.label.book import LabelBook, NotFound, WrongState, inserted
 from rallytrace.label.events import Label
-from rallytrace.label.frames import be_polite
 from rallytrace.label.library import Library
 from rallytrace.label.schema import proposal, proposal_run
+from rallytrace.label.worker import Stopped, Worker
 from rallytrace.runtime import bundled, load_network
 from rallytrace.track import Tracker
 from rallytrace.types import XY, BallPoint
@@ -63,10 +60,6 @@ class Proposal:
     score: float
 
 
-class _Stop(Exception):
-    """The run was cancelled, or the server ends."""
-
-
 class Proposer:
     """Runs networks over videos, one at a time, in a polite thread. Thread-safe.
 
@@ -75,15 +68,13 @@ class Proposer:
 
     def __init__(self, book: LabelBook, library: Library, folder: Path) -> None:
         self._book, self._library, self._weights = book, library, folder / "weights"
-        self._queue: queue.Queue[int | None] = queue.Queue()
-        self._closed, self._cancelled = threading.Event(), set[int]()
+        self._worker = Worker("propose", self._work, lambda n, why: self._set(n, state="failed", error=why))
+        self._cancelled: set[int] = set()
         for run in self.runs():
             if run.state == "running":
                 self._set(run.id, state="failed", error="the server was stopped: start it again")
             elif run.state == "queued":
-                self._queue.put(run.id)
-        self._thread = threading.Thread(target=self._work, name="propose", daemon=True)
-        self._thread.start()
+                self._worker.put(run.id)
 
     def models(self) -> dict[str, Path]:
         """The networks that may be run, by name: those bundled, and files and checkpoints in the project's weights/."""
@@ -108,7 +99,7 @@ class Proposer:
             if run_id is not None:
                 return int(run_id)
             run_id = inserted(connection, proposal_run, values | {"created": self._book.clock()})
-        self._queue.put(run_id)
+        self._worker.put(run_id)
         return run_id
 
     def cancel(self, run_id: int) -> None:
@@ -124,58 +115,36 @@ class Proposer:
 
     def run(self, run_id: int) -> ProposalRun:
         """Raises NotFound."""
-        with self._book.read() as connection:
-            row = connection.execute(select(proposal_run).where(proposal_run.c.id == run_id)).mappings().first()
-        if row is None:
-            raise NotFound(f"there is no pre-labelling {run_id}")
-        return as_row(ProposalRun, row)
+        query = select(proposal_run).where(proposal_run.c.id == run_id)
+        return self._book.row(ProposalRun, query, f"pre-labelling {run_id}")
 
     def runs(self, after: int = 0, limit: int = 1000) -> list[ProposalRun]:
         """By id, those after `after`."""
-        query = select(proposal_run).where(proposal_run.c.id > after).order_by(proposal_run.c.id).limit(bounded(limit))
-        with self._book.read() as connection:
-            return [as_row(ProposalRun, row) for row in connection.execute(query).mappings()]
+        return self._book.page(ProposalRun, select(proposal_run), proposal_run.c.id, after, limit)
 
     def latest(self, video_id: int) -> ProposalRun | None:
         """The newest run of a video that has something to show, else the newest."""
         query = select(proposal_run).where(proposal_run.c.video_id == video_id).order_by(proposal_run.c.id.desc())
-        with self._book.read() as connection:
-            rows = [as_row(ProposalRun, row) for row in connection.execute(query.limit(100)).mappings()]
+        rows = self._book.rows(ProposalRun, query.limit(100))
         shown = (run for run in rows if run.state in ("done", "running"))
         return next(shown, rows[0] if rows else None)
 
     def proposals(self, run_id: int, start: int, stop: int) -> list[Proposal]:
         """Of the frames [start, stop), as far as they are made."""
-        columns = [proposal.c[field.name] for field in fields(Proposal)]
-        query = select(*columns).where(proposal.c.run_id == run_id, proposal.c.frame >= start, proposal.c.frame < stop)
-        with self._book.read() as connection:
-            return [as_row(Proposal, row) for row in connection.execute(query.order_by(proposal.c.frame)).mappings()]
+        inside = (proposal.c.run_id == run_id, proposal.c.frame >= start, proposal.c.frame < stop)
+        return self._book.rows(Proposal, select(proposal).where(*inside).order_by(proposal.c.frame))
 
     def _set(self, run_id: int, **values: Any) -> None:
         with self._book.write() as connection:
             connection.execute(update(proposal_run).where(proposal_run.c.id == run_id).values(**values))
 
-    def _work(self) -> None:
-        be_polite()
-        for run_id in iter(self._queue.get, None):
-            try:
-                run = self.run(run_id)
-                if run.state == "queued":
-                    self._set(run_id, state="running")
-                    self._propose(run)
-                    self._set(run_id, state="done", progress=1.0)
-                    self._forget_older(run)
-            except NotFound:
-                continue
-            except _Stop:
-                if run_id in self._cancelled:
-                    self._set(run_id, state="cancelled")
-            except Exception as error:
-                reason = str(error)[:1000] if isinstance(error, RallytraceError) else f"it ended: {error!r}"[:300]
-                try:
-                    self._set(run_id, state="failed", error=reason.replace("\0", ""))
-                except RallytraceError:
-                    continue  # the book is out of reach; at the next start the run counts as failed
+    def _work(self, run_id: int) -> None:
+        run = self.run(run_id)
+        if run.state == "queued":
+            self._set(run_id, state="running")
+            self._propose(run)
+            self._set(run_id, state="done", progress=1.0)
+            self._forget_older(run)
 
     def _propose(self, run: ProposalRun) -> None:
         source = self._library.source(run.video_id)
@@ -187,8 +156,10 @@ class Proposer:
             tracker = Tracker(network, reader.info.wh)
             reader.give(wh=tracker.transform.content_wh, colour=tracker.colour)
             for points in itertools.chain(map(tracker.push, reader), iter_once(tracker)):
-                if self._closed.is_set() or run.id in self._cancelled:
-                    raise _Stop
+                self._worker.check()
+                if run.id in self._cancelled:
+                    self._set(run.id, state="cancelled")
+                    raise Stopped
                 made += points
                 if len(made) >= BATCH or time.monotonic() - told_s > 2.0:
                     self._store(run, made, len(source.table))
@@ -219,9 +190,7 @@ class Proposer:
 
     def close(self) -> None:
         """Ends the run in work."""
-        self._closed.set()
-        self._queue.put(None)
-        self._thread.join(60.0)
+        self._worker.close()
 
 
 def iter_once(tracker: Tracker) -> Iterator[list[BallPoint]]:

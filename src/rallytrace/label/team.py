@@ -63,6 +63,16 @@ class User:
         """Whether the role sees and judges the work of others."""
         return self.role in ("admin", "reviewer")
 
+    def must_review(self) -> None:
+        """Raises NotAllowed."""
+        if not self.reviews:
+            raise NotAllowed("only a reviewer or an admin may do this")
+
+    def must_administer(self) -> None:
+        """Raises NotAllowed."""
+        if self.role != "admin":
+            raise NotAllowed("only an admin may do this")
+
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Session:
@@ -118,7 +128,7 @@ def setup_done(book: LabelBook) -> bool:
 
 def create_invite(book: LabelBook, by: User, role: str, expires_s: float = INVITE_S) -> tuple[Invite, str]:
     """An invitation, and its token that a single person can use before it expires. Admins only."""
-    _require_admin(by)
+    by.must_administer()
     _check_role(role)
     with book.write() as connection:
         if len(connection.execute(_open_invites(book)).all()) >= MAX_TOKENS:
@@ -141,14 +151,13 @@ def _open_invites(book: LabelBook) -> Any:
 
 def invites(book: LabelBook, by: User) -> list[Invite]:
     """Those that can still be used. Admins only."""
-    _require_admin(by)
-    with book.read() as connection:
-        return [as_row(Invite, row) for row in connection.execute(_open_invites(book)).mappings()]
+    by.must_administer()
+    return book.rows(Invite, _open_invites(book))
 
 
 def revoke_invite(book: LabelBook, by: User, invite_id: int) -> None:
     """Admins only. Raises NotFound for one that is not there or was used."""
-    _require_admin(by)
+    by.must_administer()
     with book.write() as connection:
         gone = connection.execute(delete(invite).where(invite.c.id == invite_id, invite.c.used_by.is_(None)))
     if not gone.rowcount:
@@ -178,14 +187,7 @@ def accept_invite(book: LabelBook, token: str, name: str, password: str) -> User
 
 def users(book: LabelBook) -> list[User]:
     """All members, also those who left, by id."""
-    with book.read() as connection:
-        return [as_row(User, row) for row in connection.execute(select(member).order_by(member.c.id)).mappings()]
-
-
-def user(book: LabelBook, user_id: int) -> User:
-    """Raises NotFound."""
-    with book.read() as connection:
-        return _user(connection, user_id)
+    return book.rows(User, select(member).order_by(member.c.id))
 
 
 def _user(connection: Connection, user_id: int) -> User:
@@ -202,7 +204,7 @@ def change_user(
 
     Raises NotAllowed where the team would be left without an active admin.
     """
-    _require_admin(by)
+    by.must_administer()
     values: dict[str, Any] = {} if active is None else {"active": active}
     if role is not None:
         values["role"] = _check_role(role)
@@ -333,9 +335,7 @@ def create_token(book: LabelBook, user: User, name: str) -> tuple[ApiToken, str]
 
 def tokens(book: LabelBook, user: User) -> list[ApiToken]:
     """Those of `user`."""
-    query = select(api_token).where(api_token.c.user_id == user.id).order_by(api_token.c.id)
-    with book.read() as connection:
-        return [as_row(ApiToken, row) for row in connection.execute(query).mappings()]
+    return book.rows(ApiToken, select(api_token).where(api_token.c.user_id == user.id).order_by(api_token.c.id))
 
 
 def revoke_token(book: LabelBook, user: User, token_id: int) -> None:
@@ -350,14 +350,7 @@ def revoke_token(book: LabelBook, user: User, token_id: int) -> None:
 def token_user(book: LabelBook, secret: str) -> User | None:
     """Whose API token `secret` is; None where it is unknown or revoked, or the member left."""
     query = select(member).join(api_token).where(api_token.c.token_hash == _digest(secret), member.c.active)
-    with book.read() as connection:
-        row = connection.execute(query).mappings().first()
-    return as_row(User, row) if row is not None else None
-
-
-def _require_admin(by: User) -> None:
-    if by.role != "admin":
-        raise NotAllowed("only an admin may do this")
+    return next(iter(book.rows(User, query)), None)
 
 
 def _check_role(role: str) -> str:

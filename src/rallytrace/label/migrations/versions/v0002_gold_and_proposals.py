@@ -1,19 +1,12 @@
 """Hidden gold sequences (a task may be a test whose truth is another, approved task) and a network's proposals."""
 
+from pathlib import Path
+
 from alembic import op
 
 revision = "0002"
 down_revision = "0001"
 
-# Written out, because Alembic adds a reference by ALTER ... ADD CONSTRAINT, which SQLite does not have.
-STEPS = """
-ALTER TABLE task ADD COLUMN gold_of {ref} REFERENCES task (id);
-CREATE TABLE proposal_run (id {id}, video_id {ref} NOT NULL REFERENCES video (id), model TEXT NOT NULL,
-    state TEXT NOT NULL, progress DOUBLE PRECISION NOT NULL, error TEXT NOT NULL, created DOUBLE PRECISION NOT NULL);
-CREATE INDEX ix_proposal_run_video_id ON proposal_run (video_id);
-CREATE TABLE proposal (run_id {ref} NOT NULL REFERENCES proposal_run (id), frame INTEGER NOT NULL,
-    x DOUBLE PRECISION, y DOUBLE PRECISION, score DOUBLE PRECISION NOT NULL, PRIMARY KEY (run_id, frame))
-"""
 TYPES = {
     "sqlite": {"id": "INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL", "ref": "INTEGER"},
     "postgresql": {"id": "BIGSERIAL PRIMARY KEY", "ref": "BIGINT"},
@@ -22,5 +15,6 @@ TYPES = {
 
 def upgrade() -> None:
     """Tasks of older books are no tests."""
-    for statement in STEPS.format(**TYPES[op.get_bind().dialect.name]).split(";"):
+    steps = Path(__file__).with_suffix(".sql").read_text().partition("\n")[2]
+    for statement in steps.format(**TYPES[op.get_bind().dialect.name]).split(";"):
         op.execute(statement)
