@@ -91,14 +91,20 @@ def test_the_reference_client_finds_the_ball(shared_server: Running, tmp_path: P
     assert false <= 1
 
 
-def test_an_endpoint_name_may_choose_the_model(shared_server: Running) -> None:
-    client = client_of(shared_server)
+@pytest.mark.parametrize("name", ["window3", "accurate", "ball-tracker"])
+def test_an_endpoint_may_have_any_name(shared_server: Running, name: str) -> None:
+    """Also that of a network that takes no such windows: another one answers."""
+    body = json.dumps(np.zeros((1, 9, 32, 32)).tolist())
+    answer = client_of(shared_server).invoke_endpoint(EndpointName=name, Body=body, ContentType="application/json")
+    assert np.shape(json.loads(answer["Body"].read())["predictions"]) == (1, 32, 32)
+
+
+def test_a_refusal_says_why_in_the_aws_clients_error(shared_server: Running) -> None:
     from botocore.exceptions import ClientError
 
-    body = json.dumps(np.zeros((1, 9, 32, 32)).tolist())
-    client.invoke_endpoint(EndpointName="window3", Body=body, ContentType="application/json")
-    with pytest.raises(ClientError) as refused:
-        client.invoke_endpoint(EndpointName="accurate", Body=body, ContentType="application/json")
+    body = json.dumps(np.zeros((1, 4, 32, 32)).tolist())
+    with pytest.raises(ClientError, match="windows of 4 channels") as refused:
+        client_of(shared_server).invoke_endpoint(EndpointName="ball", Body=body, ContentType="application/json")
     assert refused.value.response["ResponseMetadata"]["HTTPStatusCode"] == 400
 
 

@@ -45,6 +45,10 @@ def serve_command(
     max_body_mb: Annotated[int, typer.Option(min=1, help="Largest body of /invocations.")] = 64,
     max_video_mb: Annotated[int, typer.Option(min=1, help="Largest body of /v1/track.")] = 2048,
     max_sessions: Annotated[int, typer.Option(min=1, help="Streams at the same time.")] = 64,
+    on: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--on", metavar="WHERE", help="local, ray or ray://host:10001: replicas, as many as are needed."),
+    ] = None,
     drain: Annotated[float, typer.Option(min=0, help="Seconds to finish in, when told to stop.")] = 25.0,
     sagemaker: Annotated[bool, typer.Option("--sagemaker", help="Host, port and weights as SageMaker wants.")] = False,
     sagemaker_limits: Annotated[
@@ -77,7 +81,12 @@ def serve_command(
         given |= hosting.sagemaker_options(os.environ)
     if sagemaker_limits:
         given |= {"max_body": hosting.MAX_BODY, "request_timeout_s": hosting.TIMEOUT_S}
-    run_server(ServeOptions(**given))
+    if on not in (None, "local"):
+        from rallytrace.scale.serving import serve_on_ray
+
+        serve_on_ray(ServeOptions(**given), on)
+    else:
+        run_server(ServeOptions(**given))
 
 
 KeysFile = Annotated[Path, typer.Option("--keys", help="The file that `serve --keys` reads.")]

@@ -372,7 +372,7 @@ def make_server(app: FastAPI) -> Server:
         h11_max_incomplete_event_size=32 << 10,
         timeout_keep_alive=10,
         timeout_graceful_shutdown=5,
-        **_tls(options),
+        **tls_files(options),
     )
     try:
         config.load()
@@ -383,7 +383,8 @@ def make_server(app: FastAPI) -> Server:
     return Server(app, config)
 
 
-def _tls(options: ServeOptions) -> dict[str, Any]:
+def tls_files(options: ServeOptions) -> dict[str, Any]:
+    """`ssl_certfile` and `ssl_keyfile`, where TLS is asked for; a self-signed certificate is made at the first time."""
     if options.tls_self_signed:
         cert, key = self_signed(options.state or state_folder(), [options.host])
         print(f"self-signed certificate {cert}\n  SHA-256 fingerprint {fingerprint(cert)}", flush=True)

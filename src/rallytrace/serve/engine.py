@@ -23,6 +23,7 @@ from rallytrace.errors import ModelError, RallytraceError
 from rallytrace.geometry import FrameTransform
 from rallytrace.models import ModelSpec
 from rallytrace.runtime import Device, Floats, Network, bundled, load_network
+from rallytrace.storage import fetch
 from rallytrace.types import Image
 
 log = logging.getLogger("rallytrace.serve")
@@ -332,14 +333,14 @@ class Engine:
 
 
 def find_models(names: list[str]) -> dict[str, Path]:
-    """What --weights says -> name: path. A bundled name, a file (named by its stem), a checkpoint, or NAME=FILE.
+    """What --weights says -> name: path. A bundled name, a file (named by its stem), a checkpoint, a URL, or NAME=FILE.
 
     Raises ModelError for what does not exist or is named twice.
     """
     found: dict[str, Path] = {}
     for text in names:
         name, equals, path = text.partition("=")
-        file = bundled().get(text) or Path(path if equals else text)
+        file = bundled().get(text) or fetch(path if equals else text)
         key = name if equals else file.stem
         if not file.exists():
             raise ModelError(f"no network {text!r}: expected one of {', '.join(bundled())}, or an .onnx file")

@@ -13,11 +13,11 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from rallytrace.errors import InputError, MissingDependency, RallytraceError
+from rallytrace import storage
+from rallytrace.errors import InputError, RallytraceError
 from rallytrace.serve.decode import DecodeLimits, Decoder, Source
 from rallytrace.serve.engine import BatchingNetwork, Busy, Cancelled
 from rallytrace.serve.security import ApiError
@@ -211,21 +211,17 @@ async def spool(chunks: AsyncIterator[bytes], path: Path) -> int:
 
 
 def fetch(url: str, allowed: Iterable[str], path: Path, max_bytes: int) -> None:
-    """Copy an s3:// object that the operator allows to `path`. Raises ApiError 403, InputError, MissingDependency."""
-    bucket, _, key = url.removeprefix("s3://").partition("/")
+    """Copy an object of a store that the operator allows to `path`. Raises ApiError 403 or 413, InputError,
+    EndpointError, MissingDependency."""
     prefixes = [prefix.rstrip("/") + "/" for prefix in allowed]
-    if not url.startswith("s3://") or ".." in key.split("/") or not any(url.startswith(p) for p in prefixes):
+    inside = ".." not in url.split("/") and any(url.startswith(prefix) for prefix in prefixes)
+    if not inside or url.partition("://")[0] not in ("s3", "gs", "az"):
         raise ApiError(403, "forbidden", "this server does not fetch that address (--allow-fetch)")
-    try:
-        boto3, failures = import_module("boto3"), import_module("botocore.exceptions")
-    except ImportError as error:
-        raise MissingDependency("s3:// needs boto3: pip install 'rallytrace[aws]'") from error
-    try:
-        answer = boto3.client("s3").get_object(Bucket=bucket, Key=key)
-        if answer["ContentLength"] > max_bytes:
-            raise ApiError(413, "too_large", f"a video may have {max_bytes} bytes here")
-        with open(path, "wb") as file:
-            for chunk in answer["Body"].iter_chunks(1 << 20):
-                file.write(chunk)
-    except (failures.BotoCoreError, failures.ClientError) as error:
-        raise InputError(f"{url[:200]} cannot be read ({type(error).__name__})") from None
+    folder, _, name = url.rpartition("/")
+    found = storage.open_store(folder).head(name)
+    if found is None:
+        raise InputError(f"{url[:200]} does not exist")
+    if found.size > max_bytes:
+        raise ApiError(413, "too_large", f"a video may have {max_bytes} bytes here")
+    with storage.fetched(url) as local:
+        shutil.copyfile(local, path)

@@ -83,6 +83,7 @@ class _Query:
         fps: Annotated[float, Query(gt=0, le=1000)] = 30.0,
     ) -> None:
         self.model, self.threshold, self.overlap, self.fill, self.fps = model, threshold, overlap, fill, fps
+        self.is_hint = False  # the model is not a wish
         w, _, h = (source_wh or "0x0").partition("x")
         self.source_wh = (int(w), int(h)) if source_wh else None
         if self.source_wh and not 1 <= min(self.source_wh) <= max(self.source_wh) <= protocol.MAX_SIDE_PX:
@@ -104,8 +105,9 @@ async def invocations(request: Request, query: Asked) -> Response:
 
 @router.post("/endpoints/{name}/invocations", summary="As /invocations", openapi_extra=BODIES, responses=ANSWERS)
 async def invoke_endpoint(request: Request, query: Asked, name: str) -> Response:
-    """The model of that name, or the default where none has it: AWS clients name an endpoint, not a model."""
+    """AWS clients name an endpoint: the model of that name answers, where there is one and the body suits it."""
     names = [model.name for model in request.app.state.services.engine.models]
+    query.is_hint = query.model is None
     query.model = query.model or (name if name in names else None)
     return await _answer(request, query)
 
@@ -159,7 +161,7 @@ async def _windows(
 
     def work() -> bytes:
         windows = parse(body)
-        network.model = _window_model(services, query.model, windows.shape[1])
+        network.model = _window_model(services, query, windows.shape[1])
         spec = network.spec
         ready = bodies.fit_windows(windows, spec)
         runs = [network.run(ready[i : i + 1]) for i in range(len(ready))]
@@ -174,9 +176,11 @@ async def _windows(
     return Response(await services.run(request, network.cancel, work), media_type=kind)
 
 
-def _window_model(services: Services, name: str | None, channels: int) -> Model:
+def _window_model(services: Services, query: _Query, channels: int) -> Model:
     """The model that is asked for, or the first that takes such windows. Raises InputError where none does."""
-    models = [services.engine.model(name)] if name else services.engine.models
+    models = [services.engine.model(query.model)] if query.model else []
+    if query.is_hint or not models:
+        models += services.engine.models
     for model in models:
         if bodies.takes(model.spec, channels):
             return model

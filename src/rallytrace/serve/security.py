@@ -73,7 +73,8 @@ class ApiError(RallytraceError):
 
     @property
     def body(self) -> bytes:
-        return json.dumps({"error": {"code": self.code, "message": str(self)}}).encode()
+        message = str(self)  # twice: AWS clients look for it at the top
+        return json.dumps({"error": {"code": self.code, "message": message}, "message": message}).encode()
 
     @property
     def headers(self) -> dict[str, str]:
