@@ -8,13 +8,27 @@ from typing import Annotated, NoReturn
 import typer
 
 from rallytrace import __version__
-from rallytrace.cli import label, labels, learn, serve, video
+from rallytrace.cli import aws, features, label, labels, learn, models, pipeline, serve, store, video
 from rallytrace.cli.common import app, complain
 from rallytrace.errors import MissingDependency, RallytraceError
 
-__all__ = ["app", "label", "labels", "learn", "main", "serve", "video"]
+__all__ = [
+    "app",
+    "aws",
+    "features",
+    "label",
+    "labels",
+    "learn",
+    "main",
+    "models",
+    "pipeline",
+    "serve",
+    "store",
+    "video",
+]
 
 EXTRAS = {  # of pyproject.toml: what a command may miss
+    "aws": ("boto3", "botocore"),
     "train": ("torch", "onnx", "onnxscript", "tensorboard"),
     "label": ("sqlalchemy", "alembic", "argon2"),
     "serve": ("fastapi", "starlette", "uvicorn", "prometheus_client", "websockets", "httpx", "cryptography"),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Annotated, Any, Optional
 
 import typer
@@ -16,8 +17,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
 from rallytrace.errors import InputError
-from rallytrace.labels import load_clips
-from rallytrace.types import Clip
+from rallytrace.features import is_features
+from rallytrace.scale.training import load_data
+from rallytrace.storage import open_store
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -35,6 +37,10 @@ Threshold = Annotated[
     typer.Option("--threshold", min=0.01, max=0.99, help="Weaker detections are no ball; default the network's own."),
 ]
 Threads = Annotated[Optional[int], typer.Option("--threads", min=1, help="CPU threads of the network; default all.")]  # noqa: UP045
+On = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--on", metavar="WHERE", help="local, ray, or ray://host:10001; what is complete is not done again."),
+]
 
 
 class DeviceName(StrEnum):
@@ -57,9 +63,15 @@ def parse_wh(text: str) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-def load_folders(folders: list[Path]) -> list[Clip]:
-    """The labelled clips of all folders."""
-    return [clip for folder in folders for clip in load_clips(folder)]
+load_folders = load_data
+
+
+def describe_data(where: str) -> dict[str, str]:
+    """Name and SHA-256 of data to learn from: of a feature set's manifest, or of the label files of a folder."""
+    store = open_store(where)
+    keys = ["manifest.json"] if is_features(where) else sorted(e.key for e in store.list() if e.key.endswith(".csv"))
+    digest = hashlib.sha256(b"".join(key.encode() + store.get(key) for key in keys))
+    return {"name": PurePosixPath(where).name, "sha256": digest.hexdigest()}
 
 
 def print_json(values: dict[str, Any]) -> None:

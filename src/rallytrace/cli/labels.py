@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional, TypeVar
 
 import typer
 
+from rallytrace import storage
 from rallytrace.cli.common import Json, Overwrite, app, notes, parse_wh, print_json
 from rallytrace.errors import InputError
 from rallytrace.labels import quality
@@ -44,10 +45,10 @@ class Missing(StrEnum):
     unlabelled = "unlabelled"
 
 
-File = Annotated[Path, typer.Argument(help="A label file, a folder or zip of them.")]
+File = Annotated[str, typer.Argument(help="A label file, a folder or zip of them; also a URL.")]
 From = Annotated[Optional[str], typer.Option("--from", help=f"Its format: {', '.join(FORMATS)}.")]  # noqa: UP045
 To = Annotated[str, typer.Option("--to", help=f"The format to write: {', '.join(FORMATS)}.")]
-Out = Annotated[Path, typer.Option("--out", help="Folder for the result.")]
+Out = Annotated[str, typer.Option("--out", help="Folder or URL for the result.")]
 Label = Annotated[Optional[str], typer.Option("--label", help="Which label is the ball, where there are several.")]  # noqa: UP045
 MissingOption = Annotated[
     Optional[Missing],  # noqa: UP045
@@ -57,7 +58,7 @@ UnlabelledOption = Annotated[
     Unlabelled, typer.Option("--unlabelled", help="For formats that cannot say that a frame is unlabelled.")
 ]
 Size = Annotated[Optional[str], typer.Option("--size", help="Width x height of the picture.")]  # noqa: UP045
-Video = Annotated[Optional[Path], typer.Option("--video", help="The video: gives size, rate, length and name.")]  # noqa: UP045
+Video = Annotated[Optional[str], typer.Option("--video", help="The video: gives size, rate, length and name.")]  # noqa: UP045
 Fps = Annotated[Optional[str], typer.Option("--fps", help="Frames per second, also as a fraction: 30000/1001.")]  # noqa: UP045
 First = Annotated[Optional[int], typer.Option("--first-frame", min=0, help="What the file calls the first frame.")]  # noqa: UP045
 Root = Annotated[Optional[Path], typer.Option("--root", help="Local copy of the bucket that s3:// names point to.")]  # noqa: UP045
@@ -89,15 +90,16 @@ def _rate(text: str | None) -> Fraction | None:
     return rate
 
 
-def _read(file: Path, source: str | None, options: ReadOptions, video: Path | None = None) -> list[LabelSet]:
+def _read(file: str, source: str | None, options: ReadOptions, video_file: str | None = None) -> list[LabelSet]:
     """The label sets of `file`, with what the video tells of the pictures. Raises RallytraceError."""
+    video = storage.fetch(video_file) if video_file else None
     if video is not None:
         from rallytrace.video import probe
 
         info = probe(video)
         wh, fps = options.wh or info.wh, options.fps or info.fps
         options = dataclasses.replace(options, wh=wh, fps=fps, n_frames=info.n_frames)
-    sets = read_sets(file, source, options)
+    sets = read_sets(storage.fetch(file), source, options)
     if video is not None:
         if len(sets) != 1:
             raise InputError(f"{file} has {len(sets)} clips, expected one where --video is given: use --size")
@@ -129,11 +131,18 @@ def convert_command(
     """Convert labels from one format to another; the format of FILE is recognised by its content."""
     chosen = get_format(to)
     sets = _read(file, source, _read_options(label, missing, size, fps, first_frame, root), video)
-    paths = write_sets(sets, chosen.name, out, WriteOptions(unlabelled.value, box, prefix), overwrite=overwrite)
+    paths = _write(sets, chosen, out, WriteOptions(unlabelled.value, box, prefix), overwrite)
     _say_written(sets, chosen, out, paths, as_json)
 
 
-def _say_written(sets: Sequence[LabelSet], to: LabelFormat, out: Path, paths: list[Path], as_json: bool) -> None:
+def _write(sets: Sequence[LabelSet], to: LabelFormat, out: str, options: WriteOptions, overwrite: bool) -> list[str]:
+    """Returns what was written, as paths or URLs."""
+    with storage.publishing(out, overwrite=overwrite) as folder:
+        paths = write_sets(sets, to.name, folder, options, overwrite=overwrite)
+    return [f"{out.rstrip('/')}/{path.relative_to(folder)}" for path in paths]
+
+
+def _say_written(sets: Sequence[LabelSet], to: LabelFormat, out: str, paths: list[str], as_json: bool) -> None:
     lost = losses(sets, to)
     if as_json:
         print_json({"to": to.name, "clips": [quality.stats(each) for each in sets], "files": paths, "lost": lost})
@@ -214,7 +223,7 @@ Database = Annotated[Optional[str], typer.Option("--database", help="URL of the 
 def export_command(
     project: Project,
     to: Annotated[str, typer.Option("--to", help=f"The format to write: {', '.join(FORMATS)}.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder for the result.")],
+    out: Out,
     job: JobName = None,
     unlabelled: UnlabelledOption = Unlabelled.refuse,
     box: Box = DEFAULTS.box_px,
@@ -233,7 +242,7 @@ def export_command(
     if missing and unlabelled is Unlabelled.refuse:
         raise InputError(f"{missing} frames of the job are unlabelled: label them, or use --unlabelled drop or absent")
     sets = exchange.label_sets(parts)
-    paths = write_sets(sets, chosen.name, out, WriteOptions(unlabelled.value, box, prefix), overwrite=overwrite)
+    paths = _write(sets, chosen, out, WriteOptions(unlabelled.value, box, prefix), overwrite)
     _say_written(sets, chosen, out, paths, as_json)
 
 
@@ -266,7 +275,7 @@ def import_command(
         sets = _read(file, source, dataclasses.replace(options, n_frames=wanted.n_frames))
         if len(sets) != 1:
             raise InputError(f"{file} has {len(sets)} clips, expected the labels of one video")
-        imported, skipped, interpolated = exchange.import_set(book, admin, job_id, wanted.id, sets[0], file.name)
+        imported, skipped, interpolated = exchange.import_set(book, admin, job_id, wanted.id, sets[0], Path(file).name)
     if as_json:
         print_json({"imported": imported, "skipped": skipped, "interpolated": interpolated})
     else:

@@ -1,4 +1,4 @@
-"""models, eval, train and export: networks and their figures."""
+"""eval, train and export: networks and their figures."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from rallytrace import __version__, storage
 from rallytrace.cli.common import (
     Device,
     DeviceName,
     Json,
+    On,
     Overwrite,
     Threads,
     Threshold,
     app,
+    describe_data,
     load_folders,
     parse_wh,
     print_json,
@@ -27,28 +30,15 @@ from rallytrace.cli.common import (
 )
 from rallytrace.errors import InputError, OutputError
 from rallytrace.evaluate import Report, evaluate_clips, write_report
-from rallytrace.runtime import DEFAULT_MODEL, bundled, load_network
-
-
-@app.command("models")
-def models_command(as_json: Json = False) -> None:
-    """List the bundled networks."""
-    for name, path in bundled().items():
-        card = path.with_suffix(".md")
-        about = card.read_text().splitlines()[2] if card.exists() else ""
-        size = path.stat().st_size / 2**20
-        if as_json:
-            print_json({"name": name, "path": path, "mib": round(size, 2), "about": about})
-        else:
-            print(f"{name}{' (default)' if name == DEFAULT_MODEL else ''}  {size:.1f} MiB  {about}\n  {path}")
+from rallytrace.runtime import DEFAULT_MODEL, load_network
 
 
 @app.command("eval")
 def eval_command(
-    data: Annotated[list[Path], typer.Option("--data", help="Folder of labelled clips (index.csv).")],
+    data: Annotated[list[str], typer.Option("--data", help="Folder or URL: labelled clips or a feature set.")],
     weights: Annotated[str, typer.Option("--weights", help="A bundled network, .onnx or checkpoint.")] = DEFAULT_MODEL,
     split: Annotated[str, typer.Option(help="Which split of the data; 'all' for every clip.")] = "val",
-    out: Annotated[Optional[Path], typer.Option("--out", help="Folder for report.json and report.html.")] = None,  # noqa: UP045
+    out: Annotated[Optional[str], typer.Option("--out", help="Folder or URL for report.json and report.html.")] = None,  # noqa: UP045
     device: Device = DeviceName.auto,
     threads: Threads = None,
     threshold: Threshold = None,
@@ -59,8 +49,8 @@ def eval_command(
     as_json: Json = False,
 ) -> None:
     """Score a network on labelled clips with the field's metrics."""
-    if out and (out / "report.json").exists() and not overwrite:
-        raise OutputError(f"{out / 'report.json'} exists already: use --overwrite, or another --out folder")
+    if out and not overwrite and storage.open_store(out).head("report.json"):
+        raise OutputError(f"{out}/report.json exists already: use --overwrite, or another --out folder")
     clips = load_folders(data)
     chosen = [clip for clip in clips if split in (clip.split, "all")]
     if not chosen:
@@ -77,7 +67,8 @@ def eval_command(
             on_clip=lambda done: bar(done, len(chosen), ""),
         )
     if out:
-        write_report(report, out)
+        with storage.publishing(out, ["report.json"]) as folder:
+            write_report(report, folder)
     if as_json:
         print_json(report.to_dict())
     else:
@@ -86,7 +77,7 @@ def eval_command(
         if report.total.n_unlabelled:
             print(f"  {report.total.n_unlabelled} frames have no label and were not scored")
         if out:
-            print(f"  {out / 'report.html'}\n  {out / 'report.json'}")
+            print(f"  {out}/report.html\n  {out}/report.json")
 
 
 def _score_table(report: Report) -> Table:
@@ -102,10 +93,11 @@ def _score_table(report: Report) -> Table:
 
 @app.command("train")
 def train_command(
-    data: Annotated[list[Path], typer.Option("--data", help="Folder of labelled clips with a train and a val split.")],
-    out: Annotated[Path, typer.Option("--out", help="The run's folder; an existing run is resumed.")],
+    data: Annotated[list[str], typer.Option("--data", help="Clips or a feature set with splits train and val.")],
+    out: Annotated[str, typer.Option("--out", help="The run's folder (with --on ray also a URL); resumed if there.")],
+    on: On = None,
     model: Annotated[str, typer.Option("--model", help="A network of the registry.")] = "rallynet",
-    init: Annotated[Optional[Path], typer.Option(help="A checkpoint to start from, for fine-tuning.")] = None,  # noqa: UP045
+    init: Annotated[Optional[str], typer.Option(help="A checkpoint to start from, for fine-tuning.")] = None,  # noqa: UP045
     steps: Annotated[int, typer.Option(min=1)] = 12_000,
     batch: Annotated[int, typer.Option(min=1, help="Windows per step.")] = 24,
     lr: Annotated[float, typer.Option(min=1e-7, max=1.0)] = 2e-3,
@@ -160,23 +152,41 @@ def train_command(
 
     # Weights travel: the command is kept without the folders of the machine that it ran on.
     command = " ".join(["rallytrace", *(Path(word).name if "/" in word else word for word in sys.argv[1:])])
-    provenance = {"command": command, "data": [folder.name for folder in data]}
-    best = train(load_folders(data), spec, out, options, init=init, cache=cache, provenance=provenance, on_step=say)
+    provenance = {
+        "command": command,
+        "code": f"rallytrace {__version__}",
+        "data": [describe_data(each) for each in data],
+    }
+    if on not in (None, "local"):
+        from rallytrace.scale.training import TrainJob, train_on_ray
+
+        frames_in = str(cache) if cache else None
+        job = TrainJob(tuple(data), spec, out, options, init=init, cache=frames_in, provenance=provenance)
+        best = train_on_ray(job, on, say)
+    else:
+        if storage.is_url(out):
+            raise InputError(f"--out {out}: training in this process needs a folder; a URL can be used with --on ray")
+        start = storage.fetch(init) if init else None
+        clips = load_folders(data)
+        best = str(train(clips, spec, Path(out), options, init=start, cache=cache, provenance=provenance, on_step=say))
     print(json.dumps({"best": str(best)}) if as_json else f"best checkpoint: {best}")
 
 
 @app.command("export")
 def export_command(
-    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint folder, such as run/best.")],
-    out: Annotated[Path, typer.Option("--out", help="The .onnx file to write.")],
+    checkpoint: Annotated[str, typer.Argument(help="A checkpoint folder or its URL, such as run/best.")],
+    out: Annotated[str, typer.Option("--out", help="The .onnx file or URL to write.")],
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Write a checkpoint as an .onnx file, which runs without torch."""
-    if out.exists() and not overwrite:
+    where, _, name = out.rpartition("/")
+    where = where or ("/" if out.startswith("/") else ".")
+    if storage.open_store(where).head(name) and not overwrite:
         raise OutputError(f"{out} exists already: use --overwrite, or another name")
     from rallytrace.runtime.export import export
 
-    export(checkpoint, out)
-    size = out.stat().st_size / 2**20
-    print(json.dumps({"onnx": str(out), "mib": size}) if as_json else f"{out} ({size:.1f} MiB)")
+    with storage.publishing(where) as folder:
+        export(storage.fetch(checkpoint), folder / name)
+        size = (folder / name).stat().st_size / 2**20
+    print(json.dumps({"onnx": out, "mib": size}) if as_json else f"{out} ({size:.1f} MiB)")

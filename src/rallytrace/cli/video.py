@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import glob
 import signal
 import threading
 from contextlib import ExitStack
@@ -14,12 +13,13 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from rallytrace import track, video
+from rallytrace import storage, track
 from rallytrace.annotate import Style
 from rallytrace.cli.common import (
     Device,
     DeviceName,
     Json,
+    On,
     Overwrite,
     Threads,
     Threshold,
@@ -30,9 +30,9 @@ from rallytrace.cli.common import (
     print_json,
     progress_bar,
 )
-from rallytrace.errors import InputError, MissingDependency, OutputError, RallytraceError
-from rallytrace.labels import VIDEO_SUFFIXES
-from rallytrace.runtime import DEFAULT_MODEL, load_network
+from rallytrace.errors import InputError, MissingDependency, OutputError
+from rallytrace.runtime import DEFAULT_MODEL
+from rallytrace.scale.batch import Tracked, TrackJob, track_many
 from rallytrace.synth import RallyOptions, make_clip
 from rallytrace.types import BallPoint
 
@@ -63,9 +63,10 @@ class CodecName(StrEnum):
 def track_command(
     sources: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Argument(help="Videos, folders, globs, URLs, or a camera (camera:0)."),
+        typer.Argument(help="Videos, folders, globs, URLs (s3://bucket/raw/*.mp4), or a camera (camera:0)."),
     ] = None,
-    out: Annotated[Path, typer.Option("--out", help="Folder for the results.")] = Path("."),
+    out: Annotated[str, typer.Option("--out", help="Folder or URL for the results.")] = ".",
+    on: On = None,
     model: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(
@@ -110,51 +111,59 @@ def track_command(
     """Track the ball: writes <name>.csv and <name>.tracked.mp4 for each video."""
     if (live is None) == (not sources):
         raise typer.BadParameter("expected videos, or --live SOURCE")
-    found = [live] if live else _expand(sources or [])
-    _check_outputs(found, out, draw_video=not no_video, overwrite=overwrite)
-    options: dict[str, Any] = {
-        "draw_video": not no_video,
-        "fill": fill,
-        "style": Style(kind=style.value, trail_s=trail),
-        "overwrite": overwrite,
-        "on_point": _print_point_json if as_json else _print_point,
-        "stop": _stop_on_ctrl_c(),
-    }
-    if not live:
-        del options["on_point"]
+    if on not in (None, "local") and (live or endpoint):
+        raise typer.BadParameter(f"--on {on} has no use for --live and --endpoint")
+    found = [live] if live else list(dict.fromkeys(each for one in sources or [] for each in storage.expand(one)))
+    job = TrackJob(
+        out=out,
+        model=model,
+        device=device.value,
+        threads=threads,
+        threshold=threshold,
+        overlap=overlap,
+        fill=fill,
+        draw_video=not no_video,
+        style=Style(kind=style.value, trail_s=trail),
+        overwrite=overwrite,
+    )
+    _check_outputs(found, job, resume=on is not None)
+    hooks: dict[str, Any] = {"on": on or "local", "resume": on is not None, "stop": _stop_on_ctrl_c()}
+    if live:
+        hooks["on_point"] = _print_point_json if as_json else _print_point
     with ExitStack() as stack:
-        if endpoint is None:
-            options["network"] = load_network(model, device=device.value, threads=threads)
-            options |= {"threshold": threshold, "overlap": overlap}
-        else:
+        if endpoint is not None:
             client = stack.enter_context(_client(endpoint, api_key, fingerprint, insecure))
-            options["open_tracker"] = client.open_tracker(
+            hooks["open_tracker"] = client.open_tracker(
                 model=model, threshold=threshold, overlap=overlap, codec=codec.value
             )
-        _track_all(found, out, options, as_json=as_json, quiet=as_json or bool(live))
+        _track_all(found, job, hooks, as_json=as_json, quiet=as_json or bool(live))
 
 
-def _track_all(found: list[str], out: Path, options: dict[str, Any], *, as_json: bool, quiet: bool) -> None:
-    """One after the other; a broken one does not cost the others their results. Raises InputError at the end."""
-    failed = 0
-    for source in found:
-        try:
-            with progress_bar(Path(source).name, quiet=quiet) as bar:
-                result = track.track_video(
-                    source,
-                    out,
-                    on_progress=lambda p: bar(p.frames_done, p.frames_total, f"{p.frames_done / p.elapsed_s:.0f} fps"),
-                    **options,
-                )
-        except RallytraceError as error:
-            if len(found) == 1:
-                raise
-            failed += 1
-            complain(error, as_json)
-            continue
-        _say_tracked(result, as_json)
-    if failed:
-        raise InputError(f"{failed} of {len(found)} videos could not be tracked (see above)")
+def _track_all(found: list[str], job: TrackJob, hooks: dict[str, Any], *, as_json: bool, quiet: bool) -> None:
+    """A broken one does not cost the others their results. Raises InputError at the end."""
+    with ExitStack() as bars:
+        bar: Any = None
+
+        def show(p: track.Progress) -> None:
+            nonlocal bar
+            if bar is None:
+                bar = bars.enter_context(progress_bar(Path(p.source).name, quiet=quiet))
+            bar(p.frames_done, p.frames_total, f"{p.frames_done / p.elapsed_s:.0f} fps")
+
+        def say(result: Tracked) -> None:
+            nonlocal bar
+            bars.close()  # what is printed under a living bar would end on standard error
+            bar = None
+            if result.error is None:
+                _say_tracked(result, as_json)
+            elif len(found) > 1:
+                complain(InputError(result.error), as_json)
+
+        results = track_many(found, job, on_progress=show, on_result=say, **hooks)
+    errors = [result.error for result in results if result.error is not None]
+    if errors:
+        several = f"{len(errors)} of {len(found)} videos could not be tracked (see above)"
+        raise InputError(several if len(found) > 1 else errors[0])
 
 
 def _client(url: str, api_key: str | None, fingerprint: str | None, insecure: bool) -> Any:
@@ -197,55 +206,35 @@ def _stop_on_ctrl_c() -> threading.Event:
     return stop
 
 
-def _say_tracked(result: track.TrackResult, as_json: bool) -> None:
+def _say_tracked(result: Tracked, as_json: bool) -> None:
     for problem in result.problems:
         notes.print(f"[yellow]warning:[/] {result.source}: {problem}", highlight=False, soft_wrap=True)
     if as_json:
-        print_json({**dataclasses.asdict(result), "fps": result.frames / result.elapsed_s})
+        print_json({**dataclasses.asdict(result), "fps": result.frames / (result.elapsed_s or 1)})
         return
-    print(
-        f"{result.source}: ball found in {result.found} of {result.frames} frames, {result.filled} more interpolated "
-        f"({result.frames / result.elapsed_s:.0f} frames/s)"
-    )
+    if result.skipped:
+        print(f"{result.source}: tracked already, left as it is")
+    else:
+        print(
+            f"{result.source}: ball found in {result.found} of {result.frames} frames, {result.filled} more "
+            f"interpolated ({result.frames / (result.elapsed_s or 1):.0f} frames/s)"
+        )
     for path in (result.csv, result.video):
         if path:
             print(f"  {path}")
 
 
-def _expand(sources: list[str]) -> list[str]:
-    """Folders become their videos (a folder of numbered images stays one source), globs their matches."""
-    found: list[str] = []
-    for source in sources:
-        path = Path(source)
-        if path.is_dir():
-            inside = sorted(str(p) for p in path.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES)
-            if not inside and not any(p.suffix.lower() in video.PICTURE_SUFFIXES for p in path.iterdir()):
-                raise InputError(f"folder {source} holds no video and no images: expected {_suffixes()}")
-            found += inside or [source]
-        elif not path.exists() and glob.has_magic(source) and "://" not in source:
-            matches = sorted(glob.glob(source, recursive=True))
-            if not matches:
-                raise InputError(f"no file matches {source!r}: check the pattern")
-            found += matches
-        else:
-            found.append(source)
-    return list(dict.fromkeys(found))
-
-
-def _suffixes() -> str:
-    return "files such as " + ", ".join(VIDEO_SUFFIXES)
-
-
-def _check_outputs(sources: list[str], out: Path, *, draw_video: bool, overwrite: bool) -> None:
+def _check_outputs(sources: list[str], job: TrackJob, *, resume: bool) -> None:
     """Before any work: no result is overwritten unasked, and no two sources share one."""
-    owner: dict[Path, str] = {}
+    owner: dict[str, str] = {}
+    present = set() if job.overwrite or resume else job.present()
     for source in sources:
-        csv, drawn = track.output_paths(source, out)
-        for path in (csv, drawn) if draw_video else (csv,):
+        for name in job.names(source):
+            path = job.place(name)
             if path in owner:
                 raise OutputError(f"{owner[path]} and {source} would both be written to {path}: use two --out folders")
             owner[path] = source
-            if path.exists() and not overwrite:
+            if name in present:
                 raise OutputError(f"{path} exists already: use --overwrite, or another --out folder")
 
 

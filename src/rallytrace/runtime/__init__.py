@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from rallytrace.errors import InputError, ModelError
 from rallytrace.models import ModelSpec
+from rallytrace.storage import fetch
 from rallytrace.types import Image
 
 Floats = NDArray[np.float32]
@@ -39,7 +40,7 @@ def bundled() -> dict[str, Path]:
 
 
 def load_network(model: str | Path | None = None, *, device: Device = "auto", threads: int | None = None) -> Network:
-    """A bundled network by name, an exported .onnx file, or a training checkpoint (a folder; needs torch).
+    """A bundled network by name, an exported .onnx file, or a training checkpoint (a folder; needs torch); also by URL.
 
     device: auto takes CUDA where onnxruntime offers it, else the CPU. threads: of the CPU; all cores when None.
     Raises ModelError for an unknown, foreign or corrupt network, MissingDependency for an absent device.
@@ -47,7 +48,7 @@ def load_network(model: str | Path | None = None, *, device: Device = "auto", th
     if device not in ("auto", "cpu", "cuda", "openvino"):
         raise InputError(f"unknown device {device!r}: expected auto, cpu, cuda or openvino")
     name = DEFAULT_MODEL if model is None else model
-    path = bundled().get(str(name), Path(name))
+    path = bundled().get(str(name)) or fetch(name)
     if path.is_dir():
         from rallytrace.runtime.pytorch import TorchNetwork
 

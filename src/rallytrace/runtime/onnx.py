@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -35,6 +37,7 @@ class OnnxNetwork:
         if SPEC_KEY not in metadata:
             raise ModelError(f"{path} is not a rallytrace network (no {SPEC_KEY!r} in it): make one with export")
         self.spec = ModelSpec.from_json(metadata[SPEC_KEY])
+        self.origin: dict[str, Any] = json.loads(metadata.get(ORIGIN_KEY, "{}"))  # what training kept
         self.device = "cuda" if "CUDAExecutionProvider" in self._session.get_providers() else "cpu"
         self._outputs = [output.name for output in self._session.get_outputs()]
 

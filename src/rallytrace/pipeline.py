@@ -1,0 +1,222 @@
+"""From raw videos to trajectory videos: the steps of a pipeline.toml, each a command that anyone could type.
+
+A step is up to date where a note of its last success (WORK/pipeline/<step>.json) names the same commands and the same
+inputs as now: files by name, size and time, stores by name, size and etag. Steps that were cut go on where they
+stopped, because every command does; their results appear whole or not at all.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+import shlex
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rallytrace import __version__, storage
+from rallytrace.errors import InputError, RallytraceError
+from rallytrace.files import make_folder
+
+SECTIONS = ("add", "label", "prepare", "train", "register", "deploy", "track")
+TOP = ("name", "work", "on")
+
+
+class StepFailed(RallytraceError):
+    """A command of a step ended with an error, which is the message's last part."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """commands: arguments of `rallytrace`, one after the other. inputs: files, folders, patterns and URLs they read."""
+
+    name: str
+    commands: tuple[tuple[str, ...], ...]
+    inputs: tuple[str, ...]
+    waits_for: str = ""  # what people must do first, where an input is missing
+    serves: str = ""  # a network that is deployed for the time of the step
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A pipeline.toml, read and checked. work: folder or URL of all results. on: local, ray, ray://host:10001, aws."""
+
+    name: str
+    work: str
+    here: Path
+    on: str = "local"
+    sections: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: Path, on: str | None = None) -> Pipeline:
+        """Raises InputError. Paths in the file are relative to its folder."""
+        try:
+            given = tomllib.loads(path.read_text())
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise InputError(f"{path} is no pipeline: {error}") from error
+        unknown = sorted(set(given) - {*TOP, *SECTIONS})
+        missing = [name for name in ("name", "work", "add", "label") if name not in given]
+        if unknown or missing:
+            raise InputError(f"{path}: unknown {unknown}, missing {missing}; expected {[*TOP, *SECTIONS]}")
+        sections = {key: given[key] for key in SECTIONS if isinstance(given.get(key), dict)}
+        here = path.resolve().parent
+        for section, key in (("add", "videos"), ("label", "source"), ("track", "videos")):
+            values = sections.get(section, {}).get(key)
+            if values is None and section in sections:
+                raise InputError(f"{path}: [{section}] needs {key}")
+            if values is not None:
+                sections[section][key] = (
+                    _near(here, values) if isinstance(values, str) else [_near(here, v) for v in values]
+                )
+        work = _near(here, str(given["work"]))
+        return cls(str(given["name"]), work, here, on or str(given.get("on", "local")), sections)
+
+    def steps(self) -> list[Step]:
+        """In order. The training run has its data's key in its name: other data are another run, the same resume it."""
+        where, at = self._at, self._on()
+        labels, clips = self.sections["label"]["source"], self.sections["add"]["videos"]
+        files = [file for clip in clips for file in _expanded(clip)]
+        add = Step("add", (("add", *files, "--to", where("videos")),), tuple(clips))
+        label = Step("label", (), (labels,), waits_for=f"label the videos: rallytrace label PROJECT, then {labels}")
+        source = ("prepare", labels, "--videos", where("videos"), "--out", where("features"), "--overwrite")
+        prepare = Step("prepare", ((*source, *at, *self._options("prepare")),), (labels, *clips))
+        made_of = [self._options("train"), self._options("prepare"), *(_fingerprint(each) for each in prepare.inputs)]
+        run = str(self.here / "runs" / _digest(made_of))  # on a disk: it is written to all the time
+        onnx = f"{run}/{self.name}.onnx"
+        fit = ("train", "--data", where("features"), "--out", run, *at, *self._options("train"))
+        export = ("export", f"{run}/best", "--out", onnx, "--overwrite")
+        train = Step("train", (fit, export), prepare.inputs)
+        stage = self.sections.get("register", {}).get("stage", "production")
+        entry = ("models", "register", onnx, "--name", self.name, "--registry", where("models"), "--stage", stage)
+        steps = [add, label, prepare, train, Step("register", (entry,), train.inputs)]
+        if "track" in self.sections:
+            videos = self.sections["track"]["videos"]
+            follow = ("track", *videos, "--out", where("tracked"), "--overwrite", *self._options("track", "videos"))
+            deployed = "deploy" in self.sections  # then the application goes through an endpoint, as its users will
+            command = follow if deployed else (*follow, "--model", onnx, *at)
+            steps.append(Step("track", (command,), (*videos, *train.inputs), serves=onnx if deployed else ""))
+        return steps
+
+    def _at(self, name: str) -> str:
+        return f"{self.work.rstrip('/')}/{name}"
+
+    def _on(self) -> tuple[str, ...]:
+        return () if self.on == "local" else ("--on", self.on)
+
+    def _options(self, section: str, *own: str) -> tuple[str, ...]:
+        """`steps = 200` of a section becomes `--steps 200`, `materialise = true` becomes `--materialise`."""
+        words: list[str] = []
+        for key, value in self.sections.get(section, {}).items():
+            if key not in own and value is not False:
+                words += [f"--{key.replace('_', '-')}", *([] if value is True else [str(value)])]
+        return tuple(words)
+
+
+def run(pipeline: Pipeline, logs: Path, on_change: Callable[[str, str, str], None]) -> None:
+    """Run what is not up to date. on_change: told step, state (up to date, running, done, waiting) and a word about it.
+
+    The commands' output goes to `logs`/<step>.log. Raises StepFailed, InputError where people have work to do first.
+    """
+    make_folder(logs)
+    store = storage.open_store(pipeline.work)
+    for step in pipeline.steps():
+        prints = [_fingerprint(each) for each in step.inputs]
+        if not all(prints):
+            missing = step.inputs[prints.index([])]
+            on_change(step.name, "waiting", step.waits_for or missing)
+            raise InputError(f"step {step.name} waits: {missing} is missing; {step.waits_for or 'check the name'}")
+        key, note = _digest([__version__, step.commands, prints]), f"pipeline/{step.name}.json"
+        before = json.loads(store.get(note)) if store.head(note) else {}
+        if before.get("key") == key:
+            on_change(step.name, "up to date", f"took {before['seconds']:.0f} s on {before['date']}")
+            continue
+        began = time.monotonic()
+        with _serving(step.serves, pipeline, logs) if step.serves else nullcontext(()) as endpoint:
+            for command in step.commands:
+                for line in _run(step.name, (*command, *endpoint), logs / f"{step.name}.log"):
+                    on_change(step.name, "running", line)
+        values = {"key": key, "seconds": time.monotonic() - began, "date": time.strftime("%Y-%m-%d"), "inputs": prints}
+        store.put(note, json.dumps({**values, "commands": step.commands}, indent=2).encode())
+        on_change(step.name, "done", f"{values['seconds']:.0f} s")
+
+
+def _run(step: str, command: tuple[str, ...], log: Path) -> Iterator[str]:
+    """The lines that a command prints, as they come."""
+    with (
+        log.open("a") as file,
+        subprocess.Popen(
+            [sys.executable, "-m", "rallytrace", *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as process,
+    ):
+        file.write(f"$ rallytrace {shlex.join(command)}\n")
+        last = ""
+        try:
+            assert process.stdout
+            for line in process.stdout:
+                file.write(line)
+                file.flush()
+                if line.strip():
+                    last = line.strip()
+                    yield last
+        finally:
+            process.terminate()  # nothing happens to one that has ended; one that has not goes on at the next run
+    if process.returncode:
+        raise StepFailed(f"step {step}: {last or 'it was killed'} (all it said: {log})")
+
+
+def _near(here: Path, where: str) -> str:
+    return where if storage.is_url(where) else str(here / where)
+
+
+def _fingerprint(where: str) -> list[str]:
+    """Name, size and time or etag of each file that `where` means; nothing where there is none yet."""
+    folder, _, name = where.rpartition("/")
+    try:
+        if Path(where).is_dir():
+            entries = list(storage.open_store(where).list())
+        elif glob.has_magic(where):
+            return [line for each in _expanded(where) for line in _fingerprint(each)]
+        else:
+            entry = storage.open_store(folder).head(name)
+            entries = [entry] if entry else list(storage.open_store(where).list())
+    except InputError:
+        return []
+    return [f"{entry.key} {entry.size} {entry.etag}" for entry in entries if not entry.key.endswith(("-wal", "-shm"))]
+
+
+def _expanded(pattern: str) -> list[str]:
+    """What a pattern means now; nothing where it matches nothing."""
+    try:
+        return storage.expand(pattern)
+    except InputError:
+        return []
+
+
+@contextmanager
+def _serving(weights: str, pipeline: Pipeline, logs: Path) -> Iterator[tuple[str, ...]]:
+    """An endpoint of this machine (or, with `on`, of the cluster) while the block runs; options for who calls it."""
+    on = () if pipeline.on == "local" else ("--on", pipeline.on)
+    command = [sys.executable, "-m", "rallytrace", "serve", "--weights", weights, "--port", "0", *on]
+    with (logs / "deploy.log").open("a") as log:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+    try:
+        assert process.stdout
+        urls = (word for line in process.stdout for word in line.split() if word.startswith("http"))
+        url = next(urls, None)
+        if url is None:
+            raise StepFailed(f"step deploy: the endpoint did not start (all it said: {logs / 'deploy.log'})")
+        yield ("--endpoint", url)
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _digest(values: Any) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
