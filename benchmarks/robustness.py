@@ -1,9 +1,9 @@
-"""What spoils a network: val clips through damaged copies, and false alarms where there is no ball.
+"""What spoils a network: val clips through damaged copies.
 
     python benchmarks/robustness.py DATA [--weights accurate --weights fast] [--split val]
 
 DATA is a folder of labelled clips. The ffmpeg command line makes each damage, the labels move with the picture, and
-the same `evaluate_clips` scores everything: bare network, whole clips. Prints two Markdown tables.
+the same `evaluate_clips` scores everything: bare network, whole clips. Prints a Markdown table.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rallytrace import evaluate_clips, load_clips, load_network, video
-from rallytrace.runtime import Network
-from rallytrace.track import Tracker
 from rallytrace.types import XY, BallLabel, Clip
 
 Move = Callable[[XY, tuple[int, int]], XY]
@@ -97,20 +95,6 @@ def damaged(clip: Clip, damage: Damage, folder: Path) -> Clip:
     return replace(clip, video=out, labels=labels)
 
 
-def false_alarms(network: Network, clips: list[Clip]) -> tuple[int, float]:
-    """Points on frames that are labelled "no ball", and how many minutes of such frames there are."""
-    alarms, minutes = 0, 0.0
-    for clip in clips:
-        absent = {frame for frame, label in clip.labels.items() if label.xy is None}
-        with video.read(clip.video) as reader:
-            tracker = Tracker(network, reader.info.wh)
-            reader.give(wh=tracker.transform.content_wh, colour=tracker.colour)
-            points = [point for frame in reader for point in tracker.push(frame)] + tracker.flush()
-            minutes += len(absent) / float(reader.info.fps) / 60
-        alarms += sum(point.xy is not None for point in points if point.frame in absent)
-    return alarms, minutes
-
-
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("data", type=Path)
@@ -130,12 +114,6 @@ def main() -> None:
                 for counts in evaluate_clips(network, copies).total.counts.values()
             ]
         print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
-    print("\n| network | false alarms | minutes without a ball | per minute |\n|---|---|---|---|")
-    for name, network in networks.items():
-        alarms, minutes = false_alarms(network, clips)
-        print(
-            f"| {name} | {alarms} | {minutes:.2f} | {alarms / minutes:.0f} |" if minutes else f"| {name} | - | 0 | - |"
-        )
 
 
 if __name__ == "__main__":

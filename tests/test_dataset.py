@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from rallytrace.dataset import NO_AUGMENTATION, Augmentation, CachedClip, Windows, cache_clip, check_split
+from rallytrace.dataset import NO_AUGMENTATION, Augmentation, CachedClip, Windows, cache_clip
 from rallytrace.errors import InputError
 from rallytrace.geometry import FrameTransform
 from rallytrace.heatmap import decode
+from rallytrace.labels import check_split
 from rallytrace.models import get_spec
 from rallytrace.types import BallLabel, Clip, Visibility
 
@@ -144,6 +145,21 @@ def test_a_blended_picture_has_its_ball_between_the_two_images_of_it() -> None:
     assert blended > 10
 
 
+def test_an_erased_ball_leaves_only_ground_and_no_target() -> None:
+    dataset = windows(dataclasses.replace(NO_AUGMENTATION, erase=1.0))
+    for number in range(36):
+        sample = dataset[number]
+        assert int(sample["window"].max()) <= 34  # the ground is 30, the dot 200 and more
+        assert float(sample["heatmaps"].max()) == 0
+        assert bool(sample["known"].all())
+
+
+def test_nothing_is_erased_where_a_ball_may_be_left() -> None:
+    clip = flying_dot(unlabelled=frozenset(range(3, 40, 5)))  # one in each window
+    dataset = windows(dataclasses.replace(NO_AUGMENTATION, erase=1.0), clip)
+    assert all(int(dataset[number]["window"].max()) > 100 for number in range(36))
+
+
 def test_a_shaken_camera_moves_what_stands_still_against_the_background() -> None:
     still = np.random.default_rng(0).integers(0, 255, (288, 512), np.uint8)
     clip = flying_dot()
@@ -173,7 +189,8 @@ def test_jpeg_augmentation_runs_and_stays_close() -> None:
 
 def test_rgb_windows() -> None:
     clip = flying_dot()
-    rgb = dataclasses.replace(clip, pictures=np.repeat(clip.pictures[..., None], 3, -1))
+    pictures, medians = (np.repeat(planes[..., None], 3, -1) for planes in (clip.pictures, clip.medians))
+    rgb = dataclasses.replace(clip, pictures=pictures, medians=medians)
     spec = get_spec("tracknet_v2")
     sample = Windows([rgb], spec, seed=0, length=10, augmentation=Augmentation(jpeg=1.0))[0]
     assert sample["window"].shape == (9, 160, 256)

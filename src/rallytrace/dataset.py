@@ -27,7 +27,7 @@ from rallytrace.geometry import FrameTransform, flip_x
 from rallytrace.labels import check_length
 from rallytrace.models import ModelSpec
 from rallytrace.types import XY, BallLabel, Clip, Image
-from rallytrace.window import RepeatFilter, backgrounds, is_cut, stack_channels
+from rallytrace.window import backgrounds, moments, stack_channels
 
 CACHE_VERSION = 3
 
@@ -56,9 +56,8 @@ def cache_clip(clip: Clip, spec: ModelSpec, folder: Path) -> CachedClip:
     info = video.probe(clip.video)
     transform = FrameTransform.fit_area(info.wh, spec.size_wh, spec.multiple)
     stat = clip.video.stat()
-    key = json.dumps(
-        [CACHE_VERSION, str(clip.video.resolve()), stat.st_size, stat.st_mtime_ns, str(transform), spec.colour]
-    )
+    content = clip.sha256 or [str(clip.video.resolve()), stat.st_size, stat.st_mtime_ns]
+    key = json.dumps([CACHE_VERSION, content, str(transform), spec.colour])
     base = folder / f"{clip.name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
     if not _file(base, ".json").exists():
         _fill_cache(clip, spec, transform, base)
@@ -80,23 +79,14 @@ def _file(base: Path, suffix: str) -> Path:
 
 
 def _fill_cache(clip: Clip, spec: ModelSpec, transform: FrameTransform, base: Path) -> None:
-    pictures: list[Image] = []
-    frames: list[int] = []
-    scene_of: list[int] = []
-    repeats, scene = RepeatFilter(), 0
-    with video.read(clip.video, wh=transform.content_wh, colour=spec.colour) as reader:
-        for frame in reader:
-            image = transform.pad(frame.image)
-            if pictures and is_cut(pictures[-1], image):
-                repeats, scene = RepeatFilter(), scene + 1
-            if repeats.is_new(image):
-                pictures.append(image)
-                frames.append(frame.index)
-                scene_of.append(scene)
+    with video.read_clip(clip) as reader:
+        reader.give(wh=transform.content_wh, colour=spec.colour)
+        frames, scene_of, pictures = zip(*moments(reader, transform.pad), strict=True)
+        n_frames = reader.count
     stack, scenes = np.stack(pictures), np.array(scene_of)
     medians: list[Image] = []
     median_of: list[int] = []
-    for number in range(scene + 1):
+    for number in range(scene_of[-1] + 1):
         found, which = backgrounds(stack[scenes == number])
         median_of += (which + sum(map(len, medians))).tolist()
         medians.append(found)
@@ -104,20 +94,8 @@ def _fill_cache(clip: Clip, spec: ModelSpec, transform: FrameTransform, base: Pa
     for name, array in ((".pictures.npy", stack), (".medians.npy", np.concatenate(medians))):
         with AtomicFile(_file(base, name), "wb") as file, output_errors(_file(base, name)):
             np.save(file, array)
-    index = {"n_frames": frame.index + 1, "frames": frames, "scene_of": scene_of, "median_of": median_of}
+    index = {"n_frames": n_frames, "frames": frames, "scene_of": scene_of, "median_of": median_of}
     write_text(_file(base, ".json"), json.dumps(index))  # last: without it the arrays do not count
-
-
-def check_split(clips: Sequence[Clip]) -> None:
-    """Raises InputError where one match is in two splits: neighbouring frames would leak into the figures."""
-    split_of: dict[str, Clip] = {}
-    for clip in clips:
-        other = split_of.setdefault(clip.match, clip)
-        if other.split != clip.split:
-            raise InputError(
-                f"match {clip.match!r} is in two splits ({other.name} in {other.split!r}, {clip.name} in "
-                f"{clip.split!r}): give all clips of a match the same split"
-            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +109,7 @@ class Augmentation:
     reverse: float = 0.5  # play the window backwards
     repeat: float = 0.1  # a picture repeats the one before, as in 25 -> 30 fps broadcasts that slip through
     blend: float = 0.15  # pictures are mixed with the one before, as rate conversions do: the ball is there twice
+    erase: float = 0.15  # the ball is painted over, so that what looks like one must do without it
     shake: float = 0.3  # the camera pans and trembles, so that what stands still moves against the background
     gain: float = 0.35  # contrast, brightness and gamma, relative
     noise: float = 6.0  # grey levels, standard deviation at most
@@ -138,7 +117,7 @@ class Augmentation:
     jpeg: float = 0.15
 
 
-NO_AUGMENTATION = Augmentation(None, 0, (1, 1), 0, 0, 0, 0, 0, 0, 0, 0, 0)
+NO_AUGMENTATION = Augmentation(None, 0, (1, 1), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 
 
 class Windows(Dataset[dict[str, torch.Tensor]]):
@@ -187,14 +166,20 @@ class Windows(Dataset[dict[str, torch.Tensor]]):
                 positions[i] = positions[i - 1]
         median = clip.medians[clip.median_of[start + spec.frames // 2]] if spec.background else None
         points = [_model_xy(clip, int(p)) for p in positions]
-        images, points = _crop([clip.pictures[p] for p in positions], median, points, self._augmentation, rng)
+        pictures = [clip.pictures[p] for p in positions]
+        known = [clip.labels[p] is not None for p in positions]
+        erase = rng.random() < self._augmentation.erase and all(known)  # where no label is, a ball may be left
+        if erase:
+            pictures = _erase(pictures, clip.medians[clip.median_of[start + spec.frames // 2]], points, rng)
+        images, points = _crop(pictures, median, points, self._augmentation, rng)
+        if erase:
+            points = [None] * len(points)
         if rng.random() < self._augmentation.blend:
             images, points = _blend(images, points, rng)
         if rng.random() < self._augmentation.flip:
             width = images.shape[2]
             images, points = images[:, :, ::-1], [None if xy is None else flip_x(xy, width) for xy in points]
         images = _degrade(np.ascontiguousarray(images), self._augmentation, rng, pictures=len(positions))
-        known = [clip.labels[p] is not None for p in positions]
         return _sample(images, points, known, spec)
 
 
@@ -249,6 +234,28 @@ def _crop(
     ]
     inside = [xy if xy and -2 < xy[0] < cw + 1 and -2 < xy[1] < ch + 1 else None for xy in moved]
     return _resize(cut, (ch, cw)), inside
+
+
+def _erase(pictures: list[Image], median: Image, points: list[XY | None], rng: np.random.Generator) -> list[Image]:
+    """The ball and half of its way from and to its neighbours, painted over with the background under a soft edge."""
+    radius_px, painted = rng.uniform(5, 11), []
+    for i, (image, here) in enumerate(zip(pictures, points, strict=True)):
+        if here is None:
+            painted.append(image)
+            continue
+        near = [xy for xy in points[max(0, i - 1) : i + 2] if xy is not None]
+        path = np.array([np.add(here, np.subtract(xy, here) * share) for xy in near for share in np.linspace(0, 0.5, 6)])
+        low = np.clip(np.floor(path.min(0) - radius_px - 2), 0, None).astype(int)
+        high = np.ceil(path.max(0) + radius_px + 3).astype(int)
+        part = (slice(low[1], high[1]), slice(low[0], high[0]))
+        y, x = np.mgrid[part[0], part[1]][:, : image.shape[0] - low[1], : image.shape[1] - low[0]]
+        distance = np.hypot(x[..., None] - path[:, 0], y[..., None] - path[:, 1]).min(-1)
+        share = np.clip((radius_px + 2 - distance) / 4, 0, 1).astype(np.float32)
+        share = share if image.ndim == 2 else share[..., None]
+        mixed = image.copy()
+        mixed[part] = np.rint(mixed[part] * (1 - share) + median[part] * share).astype(np.uint8)
+        painted.append(mixed)
+    return painted
 
 
 def _drift(pictures: int, rng: np.random.Generator) -> NDArray[np.int64]:
