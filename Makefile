@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint types layers unit frontend frontend-check bench clean
+.PHONY: demo test lint types layers unit test-ray frontend frontend-check bench clean
 
 $(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)
@@ -17,7 +17,7 @@ $(VENV)/.core: $(BIN)/pip pyproject.toml constraints.txt
 # What a developer gets. torch first and pinned: an open range would pull gigabytes of CUDA.
 $(VENV)/.dev: $(VENV)/.core
 	$(INSTALL) "$$(grep '^torch==' constraints.txt)"
-	$(INSTALL) --editable '.[train,label,postgresql,serve,openvino,dev]'
+	$(INSTALL) --editable '.[aws,features,label,openvino,postgresql,serve,store,train,dev]'
 	touch $@
 
 demo: $(VENV)/.core
@@ -39,6 +39,11 @@ layers: $(VENV)/.dev
 # One thread for torch and onnxruntime: on shared machines two threads wait for each other more than they work.
 unit: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+
+# Half a gigabyte and minutes of starting nodes: a job of its own. Kills workers of every kind.
+test-ray: $(VENV)/.dev
+	$(INSTALL) --editable '.[ray]'
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/scale/test_ray.py
 
 # The labelling workspace's pages: built by node 20 or newer, committed, so that users need no node.
 frontend:

@@ -137,7 +137,7 @@ class Trajectory:
 
         Raises MissingDependency without pyarrow, OutputError.
         """
-        arrow, parquet = _import_pyarrow()
+        arrow, parquet = import_pyarrow()
         x, y = (arrow.array(self.xy[:, i], mask=~self.visible) for i in (0, 1))
         source = arrow.array(self.source.tolist(), arrow.string())
         columns = {"frame": self.frame, "pts_s": self.pts_s, "x": x, "y": y, "score": self.score, "source": source}
@@ -148,7 +148,7 @@ class Trajectory:
     @classmethod
     def from_parquet(cls, path: Path | str) -> Self:
         """Reads what `to_parquet` wrote. Raises MissingDependency without pyarrow, LabelError."""
-        arrow, parquet = _import_pyarrow()
+        arrow, parquet = import_pyarrow()
         try:
             table = parquet.ParquetFile(str(path)).read().cast(_parquet_schema(arrow))
             rows = table.to_pylist()
@@ -178,7 +178,8 @@ def _point_of_row(row: Row) -> BallPoint:
     return BallPoint(frame, pts_s, xy, score, PointSource(source))
 
 
-def _import_pyarrow() -> tuple[Any, Any]:
+def import_pyarrow() -> tuple[Any, Any]:
+    """pyarrow and pyarrow.parquet. Raises MissingDependency."""
     try:
         return import_module("pyarrow"), import_module("pyarrow.parquet")
     except ImportError as error:
