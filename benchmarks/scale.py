@@ -20,7 +20,7 @@ from rallytrace import RallyOptions, make_clip
 from rallytrace.scale.batch import SEGMENT_FRAMES, Tracked, TrackJob, track_many
 from rallytrace.scale.cluster import PATIENCE
 
-NETWORK_MS = {"accurate": 6.6, "fast": 2.5}  # CPU-ms a frame, with windows, background and decoding of heatmaps
+NETWORK_MS = {"accurate": 7.1, "fast": 3.0}  # CPU-ms a frame, with windows, background and decoding of heatmaps
 DECODE_MS = 1.5  # 1.3 to 1.6
 ENCODE_MS = 4.1  # x264 veryfast
 SCOUT_MS = DECODE_MS + 0.3  # cuts and repeats are looked for at the network's size

@@ -6,9 +6,10 @@
 # DATA/badminton holds clips, their <clip>_ball.csv and index.csv with a train and a val split (docs/guide.md); DATA/tennis,
 # DATA/pickleball and DATA/baseball what runs/sports.py says. Stages: badminton at 512x288, then at 768x432 (`second`);
 # that network labels the other sports' clips (those that are there); fine-tuned on everything (`third`); the mean of the
-# last two, 8-bit, is `accurate`. `fast` is the first stage fine-tuned on everything, `window3` a network for windows that
-# come alone. Hours on one core with bf16 (PRECISION=fp32 where the CPU has none: about twice as long). Interrupted, run it again: training resumes.
-# With several GPUs: LAUNCH="torchrun --nproc-per-node 4 -m rallytrace" PRECISION=auto.
+# two labels the clips once more and is fine-tuned on those (`fourth`); its mean with what it began from, 8-bit, is
+# `accurate`. `fast` is the first stage fine-tuned on everything twice (`fifth`, `sixth`), `window3` a network for windows
+# that come alone. Hours on one core with bf16 (PRECISION=fp32 where the CPU has none: about twice as long). Interrupted,
+# run it again: training resumes. With several GPUs: LAUNCH="torchrun --nproc-per-node 4 -m rallytrace" PRECISION=auto.
 set -euo pipefail
 HERE=$(dirname "$0")
 DATA=${DATA:?set DATA to the folder that holds badminton, tennis, pickleball and baseball}
@@ -26,26 +27,35 @@ $LAUNCH train "${badminton[@]}" --out "$OUT/first" --size 512x288 --steps $(step
 $LAUNCH train "${badminton[@]}" --out "$OUT/second" --init "$OUT/first/best" --steps $(steps 2000) "${common[@]}"
 $LAUNCH train "${badminton[@]}" --out "$OUT/window3" --model rallynet_window --steps $(steps 6000) "${common[@]}"
 
-if [[ ! -d $OUT/sports/synthetic ]]; then
-  rallytrace export "$OUT/second/best" --out "$OUT/second.onnx" --overwrite
-  python "$HERE/sports.py" "$DATA" "$OUT/sports" --weights "$OUT/second.onnx"
+label_sports() { # WEIGHTS FOLDER: the other sports' clips, labelled where the network is sure, and synthetic ones
+  if [[ -d $2/synthetic ]]; then return; fi
+  python "$HERE/sports.py" "$DATA" "$2" --weights "$1"
   for seed in 100 101 102 103; do
     sport=$([[ $((seed % 2)) == 0 ]] && echo badminton || echo tennis)
-    rallytrace synth "$OUT/synthetic/rally$seed.mp4" --sport "$sport" --seconds "$SECONDS_EACH" --seed $seed --overwrite
+    rallytrace synth "$2/.synthetic/rally$seed.mp4" --sport "$sport" --seconds "$SECONDS_EACH" --seed $seed --overwrite
   done
-  mv "$OUT/synthetic" "$OUT/sports/synthetic"
-fi
-everything=("${badminton[@]}")
-for sport in "$OUT"/sports/*; do everything+=(--data "$sport"); done
-tuning=(--lr 1.5e-3 --mixup 0.2)
-$LAUNCH train "${everything[@]}" --out "$OUT/third" --init "$OUT/second/best" --steps $(steps 6400) \
-  "${tuning[@]}" "${common[@]}"
-$LAUNCH train "${everything[@]}" --out "$OUT/fourth" --init "$OUT/first/best" --size 512x288 --steps $(steps 2600) \
-  "${tuning[@]}" "${common[@]}"
+  mv "$2/.synthetic" "$2/synthetic"
+}
+tune() { # FOLDER OPTIONS...: on badminton and the sports of FOLDER
+  local everything=("${badminton[@]}")
+  for sport in "$1"/*; do everything+=(--data "$sport"); done
+  $LAUNCH train "${everything[@]}" "${@:2}" --mixup 0.2 "${common[@]}"
+}
 
-# The threshold is chosen on the train clips: python runs/threshold.py DATA/badminton WEIGHTS
-python "$HERE/average.py" "$OUT/second/best" "$OUT/third/best" "$OUT/accurate" --share 0.8 --threshold 0.45
-python "$HERE/average.py" "$OUT/fourth/best" "$OUT/fourth/best" "$OUT/fast" --threshold 0.45
+rallytrace export "$OUT/second/best" --out "$OUT/second.onnx" --overwrite
+label_sports "$OUT/second.onnx" "$OUT/sports"
+tune "$OUT/sports" --out "$OUT/third" --init "$OUT/second/best" --steps $(steps 6400) --lr 1.5e-3
+tune "$OUT/sports" --out "$OUT/fifth" --init "$OUT/first/best" --size 512x288 --steps $(steps 2600) --lr 1.5e-3
+
+python "$HERE/average.py" "$OUT/second/best" "$OUT/third/best" "$OUT/mean" --share 0.8
+rallytrace export "$OUT/mean" --out "$OUT/mean.onnx" --overwrite
+label_sports "$OUT/mean.onnx" "$OUT/sports2"
+tune "$OUT/sports2" --out "$OUT/fourth" --init "$OUT/mean" --steps $(steps 1600) --lr 6e-4
+tune "$OUT/sports2" --out "$OUT/sixth" --init "$OUT/fifth/best" --size 512x288 --steps $(steps 1600) --lr 8e-4
+
+# Thresholds: the highest within 0.2 points of the best F1 on the train clips (runs/threshold.py DATA/badminton WEIGHTS).
+python "$HERE/average.py" "$OUT/mean" "$OUT/fourth/last" "$OUT/accurate" --share 0.5 --threshold 0.45
+python "$HERE/average.py" "$OUT/sixth/last" "$OUT/sixth/last" "$OUT/fast" --threshold 0.4
 also=()
 if [[ -d $OUT/sports/tennis ]]; then also=(--also "$OUT/sports/tennis"); fi
 for name in accurate fast; do

@@ -35,7 +35,9 @@ from rallytrace.types import Clip
 BASE = {"size_wh": (512, 288), "widths": (16, 32, 64, 96)}
 OPTIONS = TrainOptions(steps=1200, val_every=1200, precision="bf16", ema=0.995)
 
-AUGMENTATION = Augmentation(scale=(0.75, 1.33), gain=0.25, noise=4.0, blur=0.1, jpeg=0.1, shake=0.0, blend=0.0)
+AUGMENTATION = Augmentation(
+    scale=(0.75, 1.33), gain=0.25, noise=4.0, blur=0.1, jpeg=0.1, shake=0.0, blend=0.0, erase=0.0
+)
 
 
 @dataclass(frozen=True)
@@ -72,10 +74,13 @@ VARIANTS = {
     "rgb": Variant({"colour": "rgb"}),
     "shake": Variant(augmentation={"shake": 0.3}),
     "blend": Variant(augmentation={"blend": 0.15}),
-    # The same loop, data and half an hour of one core for the field's network and for the shape of `accurate`.
-    "rallynet_30min": Variant({"size_wh": (768, 432), "widths": (24, 48, 96, 128)}, {"steps": 4500, "val_every": 4500}),
-    "tracknet_v2_30min": Variant(
-        options={"steps": 200, "val_every": 200, "batch": 8, "warmup_steps": 20, "lr": 1e-3, "loss": "wbce"},
+    "erase": Variant(augmentation={"erase": 0.15}),
+    # The same loop, data and quarter of an hour of one core, for the field's network and for the shape of `accurate`.
+    "rallynet_15min": Variant(
+        {"size_wh": (768, 432), "widths": (24, 48, 96, 128)}, {"steps": 2250, "val_every": 2250, "ema": 0.999}
+    ),
+    "tracknet_v2_15min": Variant(
+        options={"steps": 100, "val_every": 100, "batch": 8, "warmup_steps": 20, "lr": 1e-3, "loss": "wbce"},
         model="tracknet_v2",
     ),
 }

@@ -244,7 +244,8 @@ def _erase(pictures: list[Image], median: Image, points: list[XY | None], rng: n
             painted.append(image)
             continue
         near = [xy for xy in points[max(0, i - 1) : i + 2] if xy is not None]
-        path = np.array([np.add(here, np.subtract(xy, here) * share) for xy in near for share in np.linspace(0, 0.5, 6)])
+        steps = np.linspace(0, 0.5, 6)[:, None]
+        path = np.concatenate([here + steps * np.subtract(xy, here) for xy in near])
         low = np.clip(np.floor(path.min(0) - radius_px - 2), 0, None).astype(int)
         high = np.ceil(path.max(0) + radius_px + 3).astype(int)
         part = (slice(low[1], high[1]), slice(low[0], high[0]))

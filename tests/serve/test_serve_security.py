@@ -23,7 +23,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rallytrace.errors import InputError
+from rallytrace.errors import EndpointError, InputError
 from rallytrace.serve import hosting, jobs
 from rallytrace.serve.app import ServeOptions
 from rallytrace.serve.security import ANYONE, ApiError, ApiKey, KeyFile, RateLimit, fingerprint, self_signed
@@ -435,3 +435,9 @@ def test_keys_are_made_listed_and_revoked_on_the_command_line(tmp_path: Path) ->
     assert secret not in listed
     run("revoke", name)
     assert KeyFile(tmp_path / "k.json").check(secret) is None
+
+
+def test_a_store_that_does_not_answer_is_a_bad_gateway() -> None:
+    """Not an error of this server, and nothing that the caller's request could be blamed for."""
+    error = ApiError.of(EndpointError("s3://clips does not answer"))
+    assert (error.status, error.code, str(error)) == (502, "store", "s3://clips does not answer")

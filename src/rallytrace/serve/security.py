@@ -25,7 +25,7 @@ from typing import Any
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from rallytrace.errors import InputError, MissingDependency, ModelError, RallytraceError, VideoError
+from rallytrace.errors import EndpointError, InputError, MissingDependency, ModelError, RallytraceError, VideoError
 from rallytrace.files import AtomicFile, make_folder, output_errors
 from rallytrace.serve.engine import Busy, Cancelled, Metrics, NotReady
 
@@ -63,12 +63,16 @@ class ApiError(RallytraceError):
             return cls(status, code, str(error), error.retry_after_s)
         if isinstance(error, Cancelled):
             return cls(503, "timeout", str(error), 1)
-        kinds = ((ModelError, 404, "unknown_model"), (VideoError, 400, "bad_frame"), (InputError, 400, "bad_request"))
+        kinds = (
+            (ModelError, 404, "unknown_model"),
+            (VideoError, 400, "bad_frame"),
+            (InputError, 400, "bad_request"),
+            (EndpointError, 502, "store"),  # that a request names
+            (MissingDependency, 501, "not_installed"),
+        )
         for kind, status, code in kinds:
             if isinstance(error, kind):
                 return cls(status, code, " ".join(str(error).split()))
-        if isinstance(error, MissingDependency):
-            return cls(501, "not_installed", str(error))
         return cls(500, "internal", "the server failed; its log says why")
 
     @property

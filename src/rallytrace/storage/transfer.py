@@ -70,9 +70,11 @@ def fetch_folder(url: str | Path) -> Path:
 def fetched(where: str | Path) -> Iterator[Path]:
     """As fetch(), for the time of a block: for one of many large files."""
     path = fetch(where)
-    yield path
-    if is_url(where):
-        default_cache().release(path.parent.name)
+    try:
+        yield path
+    finally:
+        if is_url(where):
+            default_cache().release(path.parent.name)
 
 
 def expand(pattern: str, suffixes: Sequence[str] = VIDEO_SUFFIXES) -> list[str]:
