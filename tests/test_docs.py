@@ -66,7 +66,7 @@ def test_options_named_in_the_docs_exist() -> None:
             env={**os.environ, "COLUMNS": "300", "TERM": "dumb"},
         )
         known |= set(re.findall(r"--[a-z][a-z-]+", done.stdout))
-    foreign = {"--nproc-per-node", "--version", "--editable", "--no-install-recommends"}
+    foreign = {"--nproc-per-node", "--version", "--editable", "--no-install-recommends", "--price-per-core-hour"}
     for page in PAGES:
         named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", page.read_text()))
         assert named <= known | foreign, f"{page.name}: {named - known - foreign}"
