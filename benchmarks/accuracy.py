@@ -24,7 +24,7 @@ from rallytrace import evaluate_clips, load_clips, load_network
 from rallytrace.types import Clip
 
 ABOUT = """Badminton val (Osaka, 2 clips, 1,170 frames, labels of TrackNetV3), unseen in training: whole clips, nothing
-trimmed, filled or rejected, evaluated by the same code. `4@288` is 4 px of a 512x288 picture, `4@source` 4 px of the 720p
+trimmed, filled or rejected, scored by the same code. `4@288` is 4 px of a 512x288 picture, `4@source` 4 px of the 720p
 source. CPU-ms are of the network alone on one thread of an AVX-512 machine. All but the bundled networks were trained
 by the same loop on the same 33 clips on one core (`runs/experiments.py`): what they reach in minutes is not what they
 can reach, but what the same time gives. Made by `python benchmarks/accuracy.py`; see there.
