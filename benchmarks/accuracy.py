@@ -87,7 +87,7 @@ def plot(results: list[Result]) -> str:
     for r in results:
         x, y = place(r)
         parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="#0a66c2"/>')
-        parts.append(f'<text x="{x + 8:.1f}" y="{y + 16:.1f}">{r.name} {r.f1_288:.3f}</text>')
+        parts.append(f'<text x="{x + 10:.1f}" y="{y + 4:.1f}">{r.name} {r.f1_288:.3f}</text>')
     parts.append(
         f'<text x="{wide / 2}" y="{high - 12}" text-anchor="middle">CPU-ms a frame, one thread (logarithmic)</text>'
     )
