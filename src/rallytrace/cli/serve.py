@@ -40,7 +40,7 @@ def serve_command(
     key: Annotated[File, typer.Option(help="Its private key, PEM.")] = None,
     keys: Annotated[File, typer.Option(help="File of API keys; see `rallytrace keys`.")] = None,
     no_keys: Annotated[bool, typer.Option("--no-keys", help="Something else checks who calls.")] = False,
-    allow_fetch: Annotated[Strings, typer.Option(help="s3://bucket/prefix that requests may name.")] = None,
+    allow_fetch: Annotated[Strings, typer.Option(help="s3://, gs:// or az:// prefix that requests may name.")] = None,
     spool: Annotated[File, typer.Option(help="Folder in which uploaded videos wait.")] = None,
     max_body_mb: Annotated[int, typer.Option(min=1, help="Largest body of /invocations.")] = 64,
     max_video_mb: Annotated[int, typer.Option(min=1, help="Largest body of /v1/track.")] = 2048,
