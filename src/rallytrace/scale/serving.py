@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import signal
+import socket
 import threading
+from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
@@ -40,6 +42,9 @@ def deploy(options: ServeOptions, *, most: int | None = None) -> str:
     """
     from ray import serve
 
+    if options.port == 0:  # Ray would take one and not say which
+        with socket.create_server((options.host, 0)) as free:
+            options = replace(options, port=free.getsockname()[1])
     cpus = int(import_ray().cluster_resources().get("CPU", 1))
     serve.start(http_options={"host": options.host, "port": options.port, **tls_files(options)})
     replica: Any = serve.deployment(
