@@ -5,7 +5,8 @@
 DATA is a folder of labelled clips with a train and a val split. Starts OpenStack Swift with its S3 interface (Debian's
 packages, real signatures) and a Ray cluster of two one-core nodes, then runs one pipeline.toml: add, labels, prepare,
 train, register, and the application through an endpoint, with everything in s3://. Prints a table of seconds, bytes and
-figures; OUT keeps the trajectories, which are the same with --on local (`cmp`).
+figures; OUT keeps the trajectories. With --on local the feature set has the same checksum; the trained weights differ,
+because Ray's two training workers add their gradients up in another order than one process.
 """
 
 from __future__ import annotations
