@@ -109,10 +109,7 @@ def close_ups(clip: Clip, network: Network) -> Iterator[Sequence]:
 
 def joined(pieces: list[Sequence]) -> Sequence:
     first = pieces[0]
-    shapes = {piece.images.shape[1:] for piece in pieces}
-    pieces = (
-        [piece for piece in pieces if piece.images.shape[1:] == first.images.shape[1:]] if len(shapes) > 1 else pieces
-    )
+    pieces = [piece for piece in pieces if piece.images.shape[1:] == first.images.shape[1:]]
     images, counted = (np.concatenate([getattr(p, name) for p in pieces]) for name in ("images", "counted"))
     return Sequence(images, counted, first.source_wh, first.fps)
 

@@ -2,7 +2,7 @@
 
 python benchmarks/scale.py [--workers 1000] [--hours 1e6] [--price-per-core-hour 0.0425] [--measure]
 
-The model is arithmetic on the constants below, which were measured on one core of an AMD EPYC Milan at 720p;
+The model is arithmetic on the constants below, which benchmarks/track.py measured at 720p;
 docs/scale.md says what it leaves out. The price is yours to say: the default is $0.68 an hour for 16 vCPU, which
 Amazon's page "Spot price per unit hour example" (EC2 Auto Scaling user guide) gives as an example of a price.
 """
@@ -20,14 +20,14 @@ from rallytrace import RallyOptions, make_clip
 from rallytrace.scale.batch import SEGMENT_FRAMES, Tracked, TrackJob, track_many
 from rallytrace.scale.cluster import PATIENCE
 
-NETWORK_MS = {"accurate": 7.1, "fast": 3.0}  # CPU-ms a frame, with windows, background and decoding of heatmaps
-DECODE_MS = 1.5  # 1.3 to 1.6
-ENCODE_MS = 4.1  # x264 veryfast
+NETWORK_MS = {"accurate": 8.4, "fast": 3.6}  # CPU-ms a frame, with windows, background and decoding of heatmaps
+DECODE_MS = 1.8
+ENCODE_MS = 7.2  # drawing, x264 veryfast
 SCOUT_MS = DECODE_MS + 0.3  # cuts and repeats are looked for at the network's size
 OVERLAP_FRAMES = 310  # pictures that a segment decodes and tracks beyond its own, at most
 MBIT_S = 4.0  # of a 720p broadcast
 CSV_BYTES = 45  # a row
-RESULT_BYTES = 1_500  # of one video in the driver
+RESULT_BYTES = 1_500  # of one video in the driver: assumed, not measured
 GETS_S, PUTS_S = 5_500, 3_500  # at least, per partitioned prefix of S3
 
 

@@ -79,8 +79,8 @@ size = "512x288"
 steps = {steps}
 batch = 8
 val-every = {steps}
-save-every = {steps // 2}
-log-every = {steps // 4}
+save-every = {steps}
+log-every = {steps}
 [register]
 stage = "production"
 [deploy]

@@ -24,6 +24,7 @@ from typing import Any
 from rallytrace import __version__, storage
 from rallytrace.errors import InputError, RallytraceError
 from rallytrace.files import make_folder
+from rallytrace.registry import check_name
 
 SECTIONS = ("add", "label", "prepare", "train", "register", "deploy", "track")
 TOP = ("name", "work", "on")
@@ -65,16 +66,21 @@ class Pipeline:
         missing = [name for name in ("name", "work", "add", "label") if name not in given]
         if unknown or missing:
             raise InputError(f"{path}: unknown {unknown}, missing {missing}; expected {[*TOP, *SECTIONS]}")
-        sections = {key: given[key] for key in SECTIONS if isinstance(given.get(key), dict)}
+        sections: dict[str, dict[str, Any]] = {key: given[key] for key in SECTIONS if key in given}
+        if flat := [key for key, value in sections.items() if not isinstance(value, dict)]:
+            raise InputError(f"{path}: {flat[0]} must be a section, as in [{flat[0]}]")
         here = path.resolve().parent
-        for section, key in (("add", "videos"), ("label", "source"), ("track", "videos")):
-            values = sections.get(section, {}).get(key)
-            if values is None and section in sections:
-                raise InputError(f"{path}: [{section}] needs {key}")
-            if values is not None:
+        for section, key, kind in (("add", "videos", list), ("label", "source", str), ("track", "videos", list)):
+            if section in sections:
+                value = sections[section].get(key)
+                if not isinstance(value, kind) or not all(isinstance(each, str) for each in value):
+                    wanted = "a list of texts" if kind is list else "a text"
+                    raise InputError(f"{path}: [{section}] needs {key}, {wanted}, got {value!r}")
                 sections[section][key] = (
-                    _near(here, values) if isinstance(values, str) else [_near(here, v) for v in values]
+                    _near(here, value) if isinstance(value, str) else [_near(here, each) for each in value]
                 )
+        check_name("name", str(given["name"]))  # now, and not after hours of training
+        check_name("stage", str(sections.get("register", {}).get("stage", "production")))
         work = _near(here, str(given["work"]))
         return cls(str(given["name"]), work, here, on or str(given.get("on", "local")), sections)
 

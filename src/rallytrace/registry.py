@@ -48,7 +48,7 @@ def register(
     registry: str | Path, name: str, onnx: Path, *, metrics: dict[str, float], lineage: dict[str, Any]
 ) -> ModelVersion:
     """Store a network as a version of `name`; nothing happens where it is there already. Raises RallytraceError."""
-    _plain("name", name)
+    check_name("name", name)
     digest = sha256_of(onnx)
     version = ModelVersion(
         name, digest[:DIGITS], digest, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), metrics, lineage
@@ -86,7 +86,7 @@ def versions(registry: str | Path, name: str | None = None) -> list[ModelVersion
 def find(registry: str | Path, wanted: str) -> ModelVersion:
     """'tennis@production', 'tennis@3f2a...' (4 digits or more) or 'tennis' (the newest). Raises InputError."""
     name, _, which = wanted.partition("@")
-    there = versions(registry, _plain("name", name))
+    there = versions(registry, check_name("name", name))
     for version in reversed(there):
         if not which or which in version.stages or (len(which) >= 4 and version.version.startswith(which)):
             return version
@@ -99,7 +99,7 @@ def promote(registry: str | Path, wanted: str, stage: str) -> ModelVersion:
     version = find(registry, wanted)
     store, key = storage.open_store(registry), f"{version.name}/{STAGES}"
     stages = json.loads(store.get(key)) if store.head(key) else {}
-    stages[_plain("stage", stage)] = version.version
+    stages[check_name("stage", stage)] = version.version
     store.put(key, json.dumps(stages, indent=2).encode())
     return find(registry, f"{version.name}@{version.version}")
 
@@ -113,7 +113,8 @@ def fetch(registry: str | Path, wanted: str) -> Path:
     return path
 
 
-def _plain(what: str, text: str) -> str:
+def check_name(what: str, text: str) -> str:
+    """Of a network or a stage: it becomes a part of paths. Raises InputError."""
     if not PLAIN.fullmatch(text):
         raise InputError(f"{what} {text!r}: expected lower case letters, digits, - and _, at most 63, such as tennis")
     return text

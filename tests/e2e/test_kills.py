@@ -96,7 +96,7 @@ def kill_often(arguments: tuple[str, ...], out: Path, kills: int, check: Callabl
     check(out)
 
 
-def test_add(clips: Path, tmp_path: Path) -> None:
+def test_add(tmp_path: Path) -> None:
     big = tmp_path / "big"
     big.mkdir()
     for n in range(4):

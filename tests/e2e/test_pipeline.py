@@ -137,6 +137,11 @@ def test_a_step_that_fails_says_why_and_what_is_done_stays_done(config: Path) ->
         ("name = 'a'\nwork = 'w'", "missing \\['add', 'label'\\]"),
         (CONFIG + "[retrain]\n", "unknown \\['retrain'\\]"),
         (CONFIG.replace("videos = ", "films = "), "\\[add\\] needs videos"),
+        (CONFIG.replace('["raw/*.mp4"]', '"raw/*.mp4"'), "a list of texts, got 'raw"),
+        (CONFIG.replace('"raw"', "3"), "a text, got 3"),
+        ("deploy = 1\n" + CONFIG, "deploy must be a section"),
+        (CONFIG.replace('"club"', '"../club"'), "name '../club'"),
+        (CONFIG.replace('"staging"', '"a/b"'), "stage 'a/b'"),
     ],
 )
 def test_a_wrong_file_is_one_clear_error(config: Path, text: str, message: str) -> None:

@@ -37,7 +37,7 @@ def moto_server() -> Iterator[Server]:
 @pytest.fixture(scope="session")
 def swift_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     if why := why_no_swift():
-        pytest.skip(f"no Swift here: {why}")
+        (pytest.fail if os.environ.get("RALLYTRACE_REQUIRE_SWIFT") else pytest.skip)(f"no Swift here: {why}")
     with swift(tmp_path_factory.mktemp("swift")) as server:
         server.client().create_bucket(Bucket=BUCKET)
         yield server

@@ -21,12 +21,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from rallytrace import __version__
 from rallytrace.aws import archive, settings
 from rallytrace.aws.redact import clean
 from rallytrace.errors import InputError, RallytraceError
-from rallytrace.features import is_features, load_features
+from rallytrace.features import describe_data, is_features, load_data
 from rallytrace.files import make_folder, write_text
-from rallytrace.labels import load_clips
 from rallytrace.labels.clips import INDEX
 from rallytrace.types import Clip
 
@@ -107,7 +107,12 @@ def train(tree: Tree) -> None:
             job.options,
             init=begin,
             cache=tree.base / "cache",
-            provenance={"command": "SageMaker training job", "job": os.environ.get("TRAINING_JOB_NAME", "")},
+            provenance={
+                "command": "SageMaker training job",
+                "job": os.environ.get("TRAINING_JOB_NAME", ""),
+                "code": f"rallytrace {__version__}",
+                "data": [describe_data(folder) for channel in _channels(data) for folder in _folders(channel)],
+            },
             on_step=lambda step, values: say(f"step {step}", **values),
         )
     finally:  # the best so far is the job's result, also when its time is up
@@ -169,13 +174,11 @@ def load_channels(data: Path) -> list[Clip]:
     Channels called train, val (or validation) and test decide the split of their clips, where there is more than one of
     them; any other channel's clips keep their own. Raises InputError.
     """
-    channels = sorted(path for path in data.iterdir() if path.is_dir() and path.name != INIT) if data.is_dir() else []
+    channels = _channels(data)
     split = sum(channel.name in SPLIT_OF for channel in channels) > 1
     clips: list[Clip] = []
     for channel in channels:
-        found = [
-            c for folder in _folders(channel) for c in (load_features if is_features(folder) else load_clips)(folder)
-        ]
+        found = load_data(_folders(channel))
         if split and channel.name in SPLIT_OF:
             found = [dataclasses.replace(clip, split=SPLIT_OF[channel.name]) for clip in found]
         clips += found
@@ -184,6 +187,10 @@ def load_channels(data: Path) -> list[Clip]:
             f"no channel with clips in {data}: expected InputDataConfig to name at least one, such as data"
         )
     return clips
+
+
+def _channels(data: Path) -> list[Path]:
+    return sorted(path for path in data.iterdir() if path.is_dir() and path.name != INIT) if data.is_dir() else []
 
 
 def _folders(channel: Path) -> list[Path]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
-from pathlib import PurePosixPath
 from typing import Annotated, Any, Optional
 
 import typer
@@ -17,9 +15,6 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
 from rallytrace.errors import InputError
-from rallytrace.features import is_features
-from rallytrace.scale.training import load_data
-from rallytrace.storage import open_store
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -61,17 +56,6 @@ def parse_wh(text: str) -> tuple[int, int]:
     if not found:
         raise InputError(f"--size {text!r}: expected width x height in pixels, such as 1280x720")
     return int(found[1]), int(found[2])
-
-
-load_folders = load_data
-
-
-def describe_data(where: str) -> dict[str, str]:
-    """Name and SHA-256 of data to learn from: of a feature set's manifest, or of the label files of a folder."""
-    store = open_store(where)
-    keys = ["manifest.json"] if is_features(where) else sorted(e.key for e in store.list() if e.key.endswith(".csv"))
-    digest = hashlib.sha256(b"".join(key.encode() + store.get(key) for key in keys))
-    return {"name": PurePosixPath(where).name, "sha256": digest.hexdigest()}
 
 
 def print_json(values: dict[str, Any]) -> None:

@@ -22,14 +22,13 @@ from rallytrace.cli.common import (
     Threads,
     Threshold,
     app,
-    describe_data,
-    load_folders,
     parse_wh,
     print_json,
     progress_bar,
 )
 from rallytrace.errors import InputError, OutputError
 from rallytrace.evaluate import Report, evaluate_clips, write_report
+from rallytrace.features import describe_data, load_data
 from rallytrace.runtime import DEFAULT_MODEL, load_network
 
 
@@ -51,7 +50,7 @@ def eval_command(
     """Score a network on labelled clips with the field's metrics."""
     if out and not overwrite and storage.open_store(out).head("report.json"):
         raise OutputError(f"{out}/report.json exists already: use --overwrite, or another --out folder")
-    clips = load_folders(data)
+    clips = load_data(data)
     chosen = [clip for clip in clips if split in (clip.split, "all")]
     if not chosen:
         raise InputError(f"no clip of split {split!r} in {data}: it has {sorted({clip.split for clip in clips})}")
@@ -167,7 +166,7 @@ def train_command(
         if storage.is_url(out):
             raise InputError(f"--out {out}: training in this process needs a folder; a URL can be used with --on ray")
         start = storage.fetch(init) if init else None
-        clips = load_folders(data)
+        clips = load_data(data)
         best = str(train(clips, spec, Path(out), options, init=start, cache=cache, provenance=provenance, on_step=say))
     print(json.dumps({"best": str(best)}) if as_json else f"best checkpoint: {best}")
 

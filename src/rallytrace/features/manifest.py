@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from rallytrace import storage
 from rallytrace.errors import InputError, RallytraceError
 from rallytrace.features.index import read_index
-from rallytrace.labels import check_split
+from rallytrace.labels import check_split, load_clips
 from rallytrace.labels.sets import safe_name
 from rallytrace.storage.stores import sha256_of
 from rallytrace.types import Clip
@@ -81,6 +82,20 @@ def _clip(store: storage.Store, about: Json) -> Clip:
             raise InputError(f"{path} is damaged or was replaced: it is not the file of {MANIFEST}; copy it again")
     _, labels = read_index(paths[1], about["frames"], shard["bytes"])
     return Clip(about["name"], paths[0], labels, about["match"], about["sport"], about["split"], shard["sha256"])
+
+
+def load_data(folders: Sequence[str | Path]) -> list[Clip]:
+    """The labelled clips of all folders, feature sets and URLs of either. Raises what `load_clips` raises too."""
+    each = (load_features(f) if is_features(f) else load_clips(storage.fetch_folder(f)) for f in folders)
+    return [clip for clips in each for clip in clips]
+
+
+def describe_data(where: str | Path) -> dict[str, str]:
+    """Name and SHA-256 of data to learn from: of a feature set's manifest, or of the label files of a folder."""
+    store = storage.open_store(where)
+    keys = [MANIFEST] if is_features(where) else sorted(e.key for e in store.list() if e.key.endswith(".csv"))
+    digest = hashlib.sha256(b"".join(key.encode() + store.get(key) for key in keys))
+    return {"name": PurePosixPath(where).name, "sha256": digest.hexdigest()}
 
 
 def statistics(clips: Sequence[Json]) -> Json:

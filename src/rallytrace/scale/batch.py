@@ -54,8 +54,7 @@ class TrackJob:
 
     def load(self) -> Network:
         """Raises ModelError, MissingDependency."""
-        name = DEFAULT_MODEL if self.model is None else self.model
-        return load_network(storage.fetch(name), device=self.device, threads=self.threads)
+        return load_network(self.model, device=self.device, threads=self.threads)
 
     def names(self, source: str) -> tuple[str, ...]:
         """Of the results in `out`: the CSV's, then the annotated video's where one is asked for."""

@@ -6,19 +6,17 @@ import json
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rallytrace import storage
 from rallytrace.errors import InputError
-from rallytrace.features import is_features, load_features
+from rallytrace.features import load_data
 from rallytrace.files import AtomicFile, make_folder
-from rallytrace.labels import load_clips
 from rallytrace.models import ModelSpec
 from rallytrace.scale.cluster import import_ray, run_on
-from rallytrace.types import Clip
 
 if TYPE_CHECKING:
     from rallytrace.train import TrainOptions
@@ -45,12 +43,6 @@ class TrainJob:
     cache: str | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
     workers: int | None = None
-
-
-def load_data(folders: Sequence[str]) -> list[Clip]:
-    """The labelled clips of all folders, feature sets and URLs of either."""
-    each = (load_features(f) if is_features(f) else load_clips(storage.fetch_folder(f)) for f in folders)
-    return [clip for clips in each for clip in clips]
 
 
 def train_on_ray(job: TrainJob, on: str, on_step: OnStep | None = None) -> str:
