@@ -76,6 +76,7 @@ def test_a_training_job_leaves_a_network_that_endpoints_take(trained: Host) -> N
     assert network.device == "cpu"
     described = json.loads((trained.base / "model" / "checkpoint" / "model.json").read_text())
     assert described["provenance"]["job"] == "a-job"
+    assert len(described["provenance"]["data"][0]["sha256"]) == 64  # of the feature set that it learned from
     assert (trained.base / "output" / "data" / "metrics.jsonl").is_file()
     assert not list((trained.base / "checkpoints").rglob("*cache*"))  # it is copied to S3 all the time
 
