@@ -13,9 +13,8 @@ from pathlib import Path
 import pytest
 
 from rallytrace import load_clips, video
-from rallytrace.cli.common import load_folders
 from rallytrace.errors import InputError, LabelError
-from rallytrace.features import load_features, prepare, recordings
+from rallytrace.features import load_data, load_features, prepare, recordings
 from rallytrace.files import write_text
 from rallytrace.labels import ground_truth, write_labels
 from rallytrace.labels.formats import FORMATS, render_sets, write_sets
@@ -99,7 +98,7 @@ def test_a_ground_truth_job_in_a_bucket(
     keys = {each["Key"] for each in server.client().list_objects_v2(Bucket=bucket, Prefix="features/")["Contents"]}
     assert "features/manifest.json" in keys
     assert {Path(each).suffix for each in keys} == {".json", ".png", ".tar", ".parquet"}
-    assert list(load_folders([f"s3://{bucket}/features"])) == prepared
+    assert list(load_data([f"s3://{bucket}/features"])) == prepared
 
 
 def test_a_job_without_its_pictures_says_which(server: Server, bucket: str, tiny: Path, tmp_path: Path) -> None:

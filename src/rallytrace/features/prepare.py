@@ -164,5 +164,6 @@ def _clean(store: storage.Store, out: str | Path, made: Sequence[Json]) -> None:
         for entry in list(store.list(below)):
             if entry.key not in kept:
                 store.delete(entry.key)
-        for left in () if storage.is_url(out) else (Path(out) / below).glob(".*.partial"):
+    if not storage.is_url(out):
+        for left in [*Path(out).glob(".*.partial"), *Path(out).glob("*/.*.partial")]:
             left.unlink(missing_ok=True)
