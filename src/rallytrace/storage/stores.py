@@ -20,6 +20,7 @@ from typing import IO, Any
 
 from rallytrace.errors import EndpointError, InputError, MissingDependency, OutputError, RallytraceError
 from rallytrace.files import AtomicFile, make_folder, output_errors
+from rallytrace.storage import multipart
 from rallytrace.storage.cache import default_cache
 from rallytrace.storage.urls import WEB, Address, check_key, local_path, parse
 
@@ -124,7 +125,7 @@ class Remote:
         endpoint = address.root if self._web else ""
         if address.scheme == "s3":
             endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
-        self._store = _connect(address.root, address.query, endpoint)
+        self._store, self._endpoint = _connect(address.root, address.query, endpoint), endpoint
         # Two servers may have objects of one name, and what is in memory is gone with the process.
         self._salt = f"{address.query} {PROCESS if address.scheme == 'memory' else endpoint}"
 
@@ -155,14 +156,24 @@ class Remote:
             return bytes(self._get(key, range=(start, start + length)).bytes())
 
     def put(self, key: str, data: bytes | Path, *, on_progress: OnBytes | None = None) -> None:
-        """Bytes, or a file, under `key`: whole or not at all, replacing what was there. Its SHA-256 goes with it."""
+        """Bytes, or a file, under `key`: whole or not at all, replacing what was there. Its SHA-256 goes with it.
+
+        A large file to s3:// that was cut off goes on with the parts that are missing.
+        """
         digest = sha256_of(data)
         size = len(data) if isinstance(data, bytes) else data.stat().st_size
-        part = max(PART, size // 9000)
+        part, tags = max(PART, size // 9000), {DIGEST: digest}
         pieces = _pieces(data, part, digest, on_progress)
-        body = pieces if size > part else b"".join(pieces)
         with self._writing(key):
-            tags = {DIGEST: digest}
+            large = size > part and self._address.scheme == "s3" and isinstance(data, Path)
+            if large and (bucket := multipart.bucket(self._address.root, self._endpoint, _profile())):
+                try:
+                    bucket.put(self._at(key), pieces, part, digest, tags)
+                except multipart.Refused as error:  # 404: another process finished it, or an answer was lost
+                    if error.status != 404 or self.head(key) is None or self.digest(key) != digest:
+                        raise
+                return
+            body = pieces if size > part else b"".join(pieces)
             self._store.put(self._at(key), body, attributes=tags, chunk_size=part, max_concurrency=4)
 
     def digest(self, key: str) -> str | None:
@@ -309,6 +320,7 @@ MEANINGS: tuple[tuple[str, type[RallytraceError], str], ...] = (
         InputError,
         "there is no such bucket; check its name and AWS_ENDPOINT_URL",
     ),
+    (r">NoSuchUpload<", EndpointError, "the upload was ended by somebody while it ran; run the command again"),
     (r"status code: 404|at location .* not found", MissingObject, "it does not exist: check the name"),
     (r"status code: 40[13]", InputError, "the store refuses these credentials ({}); check them, and the region"),
     (
@@ -332,7 +344,7 @@ def store_errors(url: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        text, known = str(error), type(error).__module__.startswith(("obstore", "botocore"))
+        text, known = str(error), type(error).__module__.startswith(("obstore", "botocore", multipart.__name__))
         # obstore raises two errors of Python's own
         if not (known or text.startswith(("Object at location", "Could not parse path"))):
             raise
