@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import PurePosixPath
 from typing import Any
 
 from rallytrace.errors import LabelError
 from rallytrace.labels.sets import (
+    BALL_LIKE,
     Builder,
     Extra,
     LabelSet,
     ReadOptions,
     WriteOptions,
     choose_label,
-    clip_of,
+    clips_of,
     event_of,
     frame_number,
     safe_name,
@@ -50,31 +50,41 @@ def read(source: Source, options: ReadOptions) -> list[LabelSet]:
 
     Raises LabelError.
     """
-    sets: list[LabelSet] = []
-    for name in source.find(".json"):
-        value = source.json(name)
-        if not isinstance(value, dict) or "images" not in value:
-            raise LabelError(f"{source.where(name)}: no images, expected COCO's images, annotations and categories")
-        sets += _read_one(source, name, value, options)
-    return sets
+    builders: dict[str, Builder] = {}
+    shown: dict[str, list[int]] = {}
+    values = {name: source.json(name) for name in source.find(".json")}
+    files = [name for name, value in values.items() if isinstance(value, dict) and "images" in value]
+    if not files:
+        raise LabelError(f"{source.path}: no images, expected COCO's images, annotations and categories")
+    for name in files:  # such as one for training and one for tests, with frames of the same clips
+        _read_one(source, name, values[name], options, builders, shown)
+    return [found.done(shown.get(clip, ()), "absent") for clip, found in builders.items()]
 
 
-def _read_one(source: Source, name: str, value: Json, options: ReadOptions) -> list[LabelSet]:
+def _read_one(
+    source: Source,
+    name: str,
+    value: Json,
+    options: ReadOptions,
+    builders: dict[str, Builder],
+    shown: dict[str, list[int]],
+) -> None:
     where = source.where(name)
     images, annotations, categories, videos = (
         objects(value.get(key) or [], f"{where}: {key}") for key in ("images", "annotations", "categories", "videos")
     )
     names = {str(category.get("id")): str(category.get("name")) for category in categories}
-    used = {str(annotation.get("category_id")) for annotation in annotations}
-    of_ball = [names.get(each, each) for each in used] if options.label is None and used else list(names.values())
-    ball = choose_label(sorted(of_ball), options.label, where) if of_ball else None
+    ball = _ball(names, {str(annotation.get("category_id")) for annotation in annotations}, options, where)
     video_names = {str(video.get("id")): str(video.get("name") or video.get("file_name")) for video in videos}
-    builders: dict[str, Builder] = {}
+    clips = clips_of(str(image.get("file_name")) for image in images)
+    mine: set[str] = set()
     places: dict[str, tuple[Builder, int]] = {}
     for rank, image in enumerate(sorted(images, key=lambda image: str(image.get("file_name")).encode())):
-        clip = video_names.get(str(image.get("video_id"))) or _folder_of(image) or clip_of(str(image.get("file_name")))
+        clip = video_names.get(str(image.get("video_id"))) or clips[str(image.get("file_name"))]
         clip = clip if clip not in ("", "None") else source.stem(name)
         found = builders.setdefault(clip, Builder(clip, where, options))
+        found.where = where
+        mine.add(clip)
         places[str(image.get("id"))] = (found, _frame_of(image, rank, found))
         found.size(image.get("width"), image.get("height"))
     for annotation in annotations:
@@ -83,17 +93,20 @@ def _read_one(source: Source, name: str, value: Json, options: ReadOptions) -> l
                 raise LabelError(f"{where}: annotation of image {annotation.get('image_id')!r}, which is not in images")
             _put(*places[str(annotation.get("image_id"))], annotation)
     info = value["info"] if isinstance(value.get("info"), dict) else {}
-    if len(builders) == 1 and info.get("number_of_frames"):
-        next(iter(builders.values())).length(info["number_of_frames"])
-    shown: dict[str, list[int]] = {}
+    if len(mine) == 1 and info.get("number_of_frames"):
+        builders[mine.pop()].length(info["number_of_frames"])
     for found, frame in places.values():
         shown.setdefault(found.name, []).append(frame)
-    return [found.done(shown.get(clip, ()), "absent") for clip, found in builders.items()]
 
 
-def _folder_of(image: Json) -> str:
-    folder = PurePosixPath(str(image.get("file_name") or "").replace("\\", "/")).parent.name
-    return "" if folder in {"images", "data", "default", "train", "val", "test"} else folder
+def _ball(names: dict[str, str], used: set[str], options: ReadOptions, where: str) -> str | None:
+    """Which category is the ball. Of several that sound like one, it is among those with annotations (Roboflow adds
+    one of the data set's name); where no ball is annotated, it may still be among the others."""
+    annotated = sorted({names.get(each, each) for each in used})
+    if options.label is None and any(word in name.casefold() for name in annotated for word in BALL_LIKE):
+        return choose_label(annotated, None, where)
+    known = [*annotated, *names.values()]
+    return choose_label(known, options.label, where) if known else None
 
 
 def _frame_of(image: Json, rank: int, found: Builder) -> int:
@@ -110,7 +123,8 @@ def _frame_of(image: Json, rank: int, found: Builder) -> int:
 def _put(found: Builder, frame: int, annotation: Json) -> None:
     told = annotation["attributes"] if isinstance(annotation.get("attributes"), dict) else {}
     score = score_of(annotation.get("score"))
-    extra = Extra(event_of(told.get("event", "")), told.get("interpolated") is not True, score)
+    seen = told.get("interpolated") is not True and told.get("keyframe") is not False  # the latter is CVAT's word
+    extra = Extra(event_of(told.get("event", "")), seen, score)
     place = _keypoint(annotation, found)
     if place is None and annotation.get("bbox"):
         box = annotation["bbox"]

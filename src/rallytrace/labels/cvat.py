@@ -8,8 +8,9 @@ shape. The ball's place is the point, the ellipse's centre, or the middle of box
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from pathlib import PurePosixPath
 from typing import NamedTuple
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
@@ -32,7 +33,7 @@ from rallytrace.labels.sets import (
 from rallytrace.labels.source import Source
 from rallytrace.types import XY, Visibility
 
-SHAPES = ("points", "box", "ellipse", "polygon", "polyline", "skeleton")
+SHAPES = ("points", "box", "ellipse", "polygon", "polyline", "skeleton", "mask")
 
 
 def detect(source: Source) -> bool:
@@ -62,17 +63,30 @@ def _read_one(source: Source, name: str, options: ReadOptions) -> Iterator[Label
     wanted = choose_label(used + known, options.label, where) if used or known else ""
     tasks = [*root.findall("meta/task"), *root.findall("meta/project/tasks/task"), *root.findall("meta/job")]
     for task in tasks or [Element("task")]:
-        found = Builder(task.findtext("name") or source.stem(name), where, options)
+        named = task.findtext("name") or PurePosixPath(task.findtext("source") or "").stem  # of a job: no name
+        found = Builder(named or source.stem(name), where, options)
         found.video = task.findtext("source") or ""
         found.size(task.findtext("original_size/width"), task.findtext("original_size/height"))
         mine = [t for t in tracks if t.get("task_id") in (None, task.findtext("id"))]
         balls = [track for track in mine if track.get("label") == wanted]
+        pictures = [i for i in images if i.get("task_id") in (None, task.findtext("id"))]
+        _number(found, [shape for track in balls for shape in track if shape.tag in SHAPES], task)
         for track in balls:
             _read_track(found, track, _step(task))
-        _read_images(found, images, wanted)
+        _read_images(found, pictures, wanted)
         looked_at = _looked_at(found, task)
         # A file without a track of the ball says nothing about it: its frames stay unlabelled.
-        yield found.done(looked_at if balls or images else (), "absent")
+        yield found.done(looked_at if balls or pictures else (), "absent")
+
+
+def _number(found: Builder, shapes: Sequence[Element], task: Element) -> None:
+    """With a step, shapes beside the pictures shown count these, not the video's frames: they get the latter."""
+    start, step = found.frame(task.findtext("start_frame") or 0), _step(task)
+    numbers = [found.frame(shape.get("frame")) for shape in shapes]
+    if any((number - start) % step for number in numbers):
+        found.notes.append(f"{found.name}: its frames count the task's pictures, every {step} from {start}")
+        for shape, number in zip(shapes, numbers, strict=True):
+            shape.set("frame", str(start + step * number))
 
 
 def _step(task: Element) -> int:
@@ -115,7 +129,11 @@ def _read_track(found: Builder, track: Element, step: int) -> None:
 def _shape(found: Builder, element: Element) -> _Shape:
     frame = found.frame(element.get("frame"))
     attributes = {a.get("name", "").casefold(): (a.text or "").strip() for a in element.iter("attribute")}
-    return _Shape(frame, _centre(element, found), element.get("outside") == "1", attributes, element)
+    if element.tag == "skeleton":  # its points say for themselves whether they are seen
+        points = element.findall("points")
+        element = next((each for each in points if each.get("outside") != "1"), points[0] if points else element)
+    gone = element.get("outside") == "1" or attributes.get("used_in_game") == "0"  # a ball beside the pitch (ISSIA)
+    return _Shape(frame, _centre(element, found), gone, attributes, element)
 
 
 def _centre(element: Element, found: Builder) -> XY:
@@ -126,8 +144,9 @@ def _centre(element: Element, found: Builder) -> XY:
         return (value("xtl") + value("xbr")) / 2, (value("ytl") + value("ybr")) / 2
     if element.tag == "ellipse":
         return value("cx"), value("cy")
-    inner = element if element.tag != "skeleton" else element.find("points")
-    pairs = [pair.split(",") for pair in ((inner.get("points") if inner is not None else "") or "").split(";")]
+    if element.tag == "mask":
+        return value("left") + value("width") / 2, value("top") + value("height") / 2
+    pairs = [pair.split(",") for pair in (element.get("points") or "").split(";")]
     if not all(len(pair) == 2 for pair in pairs):
         raise LabelError(f"{found.where}: points of a <{element.tag}> are not x,y;x,y")
     xs, ys = ([found.number(pair[axis].strip(), "a point") for pair in pairs] for axis in (0, 1))
@@ -148,11 +167,12 @@ def _put(found: Builder, shape: _Shape, keyframe: bool, rank: int) -> None:
     found.put(shape.frame, shape.xy, visibility, extra, rank)
 
 
-def _read_images(found: Builder, images: Iterable[Element], wanted: str) -> None:
+def _read_images(found: Builder, images: Sequence[Element], wanted: str) -> None:
     """CVAT for images: a picture of the task may have the ball; one without has none."""
-    for image in images:
-        named = frame_number(image.get("name", ""), found.options.first_frame)
-        frame = found.frame(image.get("id") if named is None else named)
+    numbers = [frame_number(image.get("name", ""), found.options.first_frame) for image in images]
+    clear = len(set(numbers) - {None}) == len(numbers)  # not so for pictures of several folders
+    for image, named in zip(images, numbers, strict=True):
+        frame = found.frame(named if clear else image.get("id"))
         found.size(image.get("width"), image.get("height"))
         shapes = [element for element in image if element.tag in SHAPES and element.get("label") == wanted]
         for element in shapes:

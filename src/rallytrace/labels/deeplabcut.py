@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from rallytrace.errors import LabelError
 from rallytrace.labels.sets import (
+    BALL_LIKE,
     Builder,
     Extra,
     LabelSet,
@@ -74,36 +75,51 @@ def _read_one(source: Source, name: str, options: ReadOptions) -> list[LabelSet]
     heads = {row[0].strip().lower(): row for row in rows[:4] if row[0].strip().lower() in HEADERS}
     if not {"bodyparts", "coords"} <= heads.keys() or any(len(head) != len(rows[0]) for head in heads.values()):
         raise LabelError(f"{where}: expected equally long header rows scorer, bodyparts, coords")
-    columns, first = _choose(heads, options, where)
+    balls, first = _choose(heads, options, where)
     builders: dict[str, Builder] = {}
     for row in rows[len(heads) :]:
         if len(row) != len(rows[0]):
             raise LabelError(f"{where}: row {row[0][:60]!r} has {len(row)} values, expected {len(rows[0])}")
         path = PurePosixPath("/".join(cell.strip().replace("\\", "/") for cell in row[:first] if cell.strip()))
-        clip = path.parent.name or source.stem(name).partition("DLC_")[0]
+        clip = path.parent.name or PurePosixPath(name).stem.partition("DLC_")[0]
         found = builders.setdefault(clip, Builder(clip, where, options))
         frame = frame_number(path.name, options.first_frame)
         if frame is None:
             raise LabelError(f"{where}: no frame number in {str(path)[:80]!r}")
-        _put(found, found.frame(frame), row, columns)
+        for columns in balls:
+            _put(found, found.frame(frame), row, columns)
     return [found.done(range(found.n_frames or 0), "unlabelled") for found in builders.values()]
 
 
-def _choose(heads: dict[str, list[str]], options: ReadOptions, where: str) -> tuple[_Columns, int]:
-    """The ball's columns and how many columns name the picture: one, or three in newer files."""
+def _choose(heads: dict[str, list[str]], options: ReadOptions, where: str) -> tuple[list[_Columns], int]:
+    """The ball's columns, of each individual that has some, and how many columns name the picture: one, or three in
+    newer files. The ball may be a body part or an individual."""
     coords = [cell.strip().lower() for cell in heads["coords"]]
     if "x" not in coords or "y" not in coords:
         raise LabelError(f"{where}: the row coords has no x and y")
     first = coords.index("x")
     parts = [cell.strip() for cell in heads["bodyparts"]]
-    part = choose_label(parts[first:], options.label, where)
-    mine = [n for n in range(first, len(parts)) if parts[n] == part]
-    animal = heads.get("individuals")
-    mine = [n for n in mine if animal is None or animal[n] == animal[mine[0]]]
-    at = {coords[n]: n for n in mine}
-    if "x" not in at or "y" not in at:
+    animals = [cell.strip() for cell in heads.get("individuals", parts)]
+    mine, wanted = list(range(first, len(parts))), options.label
+    if _names_one(animals[first:], wanted) and not _names_one(parts[first:], wanted):
+        animal = choose_label(animals[first:], wanted, where)
+        mine, wanted = [n for n in mine if animals[n] == animal], None
+    part = choose_label([parts[n] for n in mine], wanted, where)
+    found: dict[str, dict[str, int]] = {}
+    for n in mine:
+        if parts[n] == part:
+            found.setdefault(animals[n], {})[coords[n]] = n
+    if not all({"x", "y"} <= at.keys() for at in found.values()):
         raise LabelError(f"{where}: {part[:40]!r} has no x and y")
-    return _Columns(at["x"], at["y"], at.get("likelihood", -1), at.get("visible", -1)), first
+    return [_Columns(at["x"], at["y"], at.get("likelihood", -1), at.get("visible", -1)) for at in found.values()], first
+
+
+def _names_one(names: Sequence[str], wanted: str | None) -> bool:
+    """Whether one of them is the wanted label, or sounds like a ball."""
+    words = (wanted.casefold(),) if wanted else BALL_LIKE
+    return any(
+        name.casefold() == words[0] if wanted else any(word in name.casefold() for word in words) for name in names
+    )
 
 
 def _put(found: Builder, frame: int, row: list[str], columns: _Columns) -> None:

@@ -8,6 +8,7 @@ s3:// names are looked for in a local copy of the bucket; nothing is fetched.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -25,6 +26,7 @@ from rallytrace.labels.sets import (
     choose_label,
     event_of,
     safe_name,
+    shared_parts,
     visibility_of,
     whole,
 )
@@ -96,9 +98,15 @@ def _clips(source: Source, options: ReadOptions) -> dict[str, list[_Part]]:
     parts = [part for name in _entry(source) for part in _parts(source, name, options)]
     if not parts:
         raise LabelError(f"{source.path}: no manifest, SeqLabel.json or sequence file inside")
-    clips: dict[str, list[_Part]] = {}
+    prefixes: dict[tuple[str, ...], list[_Part]] = {}
     for part in parts:
-        clips.setdefault(part.clip, []).append(part)
+        prefixes.setdefault(PurePosixPath(part.prefix).parts or (part.clip,), []).append(part)
+    alike = Counter(mine[0].clip for mine in prefixes.values())
+    shared = shared_parts(list(prefixes))
+    clips = {
+        mine[0].clip if alike[mine[0].clip] == 1 else "_".join(folders[shared:]): mine
+        for folders, mine in prefixes.items()
+    }
     for mine in clips.values():
         mine.sort(key=lambda part: part.order)
         _number(mine, options)
@@ -149,8 +157,10 @@ def _line(source: Source, line: Json, order: int, where: str, options: ReadOptio
         part = _Part(PurePosixPath(uri).stem, where, order, notes=[f"the sequence file was not read: {error}"])
     about = [(key, value) for key, value in line.items() if key.endswith("-metadata") and isinstance(value, dict)]
     about.sort(key=lambda pair: str(pair[1].get("creation-date")))  # an adjustment job adds its own, later one
+    part.notes += [f"{key}: {value['failure-reason']}" for key, value in about if value.get("failure-reason")]
+    about = [(key, value) for key, value in about if line.get(key.removesuffix("-metadata"))]
     wanted = about[-1][0].removesuffix("-metadata") if about else refs[-1] if refs else None
-    if wanted is None:
+    if wanted is None or not line.get(wanted):
         return part
     if about and isinstance(about[-1][1].get("class-map"), dict):
         part.classes = {str(key): str(name) for key, name in about[-1][1]["class-map"].items()}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import Any
@@ -23,11 +24,13 @@ from rallytrace.labels.sets import (
     choose_label,
     safe_name,
     score_of,
+    uploaded,
 )
 from rallytrace.labels.source import Source, objects
 from rallytrace.types import XY, Visibility
 
 Json = dict[str, Any]
+_VIDEO = re.compile(r"\.(mp4|mov|mkv|avi|webm|m4v|mpe?g|ts)\b", re.IGNORECASE)
 
 
 def detect(source: Source) -> bool:
@@ -56,19 +59,27 @@ def _tasks(source: Source, name: str) -> Iterator[tuple[str, Json]]:
     value = source.json(name)
     if isinstance(value, dict) and isinstance(value.get("tasks"), list):
         value = value["tasks"]
+    known: set[str] = set()
     for task in objects(value if isinstance(value, list) else [value], f"{source.where(name)}: tasks"):
+        # JSON-MIN has a row for each annotation of a task: the first is taken, as in the full export.
+        twin = str(task["id"]) if "annotation_id" in task and "id" in task else ""
+        if twin and twin in known:
+            continue
+        known.add(twin)
         yield name, task
 
 
 def _read_task(source: Source, name: str, task: Json, options: ReadOptions) -> LabelSet:
     where = source.where(name)
     data = task.get("data") if isinstance(task.get("data"), dict) else task
-    video = next((v for v in data.values() if isinstance(v, str) and ("/" in v or "." in v)), "") if data else ""
+    texts = [text for text in data.values() if isinstance(text, str)] if data else []
+    video = next((text for text in texts if _VIDEO.search(text)), "") or next((t for t in texts if "/" in t), "")
     clean = video.partition("?")[0] if "?d=" not in video else video.partition("?d=")[2]
-    stem = PurePosixPath(clean.replace("\\", "/")).stem
-    found = Builder(stem or source.stem(name), where, options)
-    found.video = PurePosixPath(clean).name
-    regions = [_values(region) for region in _regions(task, where)]
+    plain = uploaded(PurePosixPath(clean.replace("\\", "/")).name)
+    found = Builder(PurePosixPath(plain).stem or source.stem(name), where, options)
+    found.video = plain
+    said = _regions(task, where, found)
+    regions = [_values(region) for region in said or ()]
     labelled = [value for value in regions if isinstance(value.get("sequence"), list)]
     names = [label for value in labelled for label in _names(value)]
     wanted = choose_label(names, options.label, where) if names else None
@@ -79,20 +90,27 @@ def _read_task(source: Source, name: str, task: Json, options: ReadOptions) -> L
     for run in objects(meta.get("unlabelled") or [], f"{where}: unlabelled"):
         for frame in range(found.frame(run.get("first")) - 1, found.frame(run.get("last"))):
             found.put_unlabelled(frame)
-    return found.done(range(found.n_frames or found.last + 1) if balls else (), "absent")
+    looked_at = balls or said == []
+    return found.done(range(found.n_frames or found.last + 1) if looked_at else (), "absent")
 
 
-def _regions(task: Json, where: str) -> list[Json]:
-    """The regions of a task of the full export, of an annotation alone, or of JSON-MIN, where a key holds them."""
+def _regions(task: Json, where: str, found: Builder) -> list[Json] | None:
+    """The regions of a task of the full export, of an annotation alone, or of JSON-MIN, where a key holds them. None
+    where nobody has annotated."""
     for key in ("annotations", "completions", "predictions"):
         results = objects(task.get(key) or [], f"{where}: {key}")
-        kept = [each for each in results if not each.get("was_cancelled") and each.get("result")]
-        if kept:
+        kept = [each for each in results if not each.get("was_cancelled") and isinstance(each.get("result"), list)]
+        kept.sort(key=lambda each: (not each.get("ground_truth"), not each["result"]))
+        if len(kept) > 1:
+            found.notes.append(
+                f"{found.name}: {len(kept)} {key}, one was kept: that marked as ground truth or the first"
+            )
+        if kept:  # also an empty one: a person looked, and what a network predicts is no answer to that
             return objects(kept[0]["result"], f"{where}: result")
     if "result" in task:
         return objects(task["result"], f"{where}: result")
     lists = [value for value in task.values() if isinstance(value, list)]
-    return [item for value in lists for item in value if isinstance(item, dict) and "sequence" in _values(item)]
+    return [item for value in lists for item in value if isinstance(item, dict) and "sequence" in _values(item)] or None
 
 
 def _values(region: Json) -> Json:
@@ -120,14 +138,18 @@ def _read_region(found: Builder, value: Json) -> None:
     )
     frames = [found.frame(found.whole(key.get("frame"), "frame") - first) for key in keys]
     for n, (frame, key) in enumerate(zip(frames, keys, strict=True)):
+        off = key.get("enabled", True) is False
+        if off and "x" not in key:  # written by scripts: there is nothing here
+            found.put_absent(frame)
+            continue
         xy = _centre(key, found, found.wh)
         extra = Extra(keyframe=key.get("auto") is not True, score=score_of(key.get("score")))
         found.put(frame, xy, Visibility.CLEAR, extra, len(keys))
-        if key.get("enabled", True) is False:
+        if off:
             continue
         at_end = n + 1 == len(keys)
         end = found.n_frames or frame + 1 if at_end else frames[n + 1]
-        to = xy if at_end else _centre(keys[n + 1], found, found.wh)
+        to = xy if at_end or "x" not in keys[n + 1] else _centre(keys[n + 1], found, found.wh)
         for between in range(frame + 1, end):
             share = (between - frame) / (end - frame)
             place = (xy[0] + share * (to[0] - xy[0]), xy[1] + share * (to[1] - xy[1]))

@@ -30,6 +30,9 @@ from rallytrace.types import Visibility
 _ROW = re.compile(r"\s*\d+(\.0*)?\s*([,\s]\s*[-+.\deE]+\s*){5,9},?\s*")
 
 
+_LINES = re.MULTILINE | re.IGNORECASE
+
+
 def detect(source: Source) -> bool:
     """Whether a text file has rows of six to ten numbers between commas."""
     return any(_is_table(source, name) for name in _tables(source)[:20])
@@ -68,7 +71,10 @@ def _read_one(source: Source, name: str, options: ReadOptions) -> LabelSet:
     if info.get("frameRate") and found.fps is None:
         found.fps = Fraction(str(found.number(info["frameRate"], "frameRate"))) or None
     rows = [_cells(line, found.where) for line in source.text(name).splitlines() if line.strip()]
-    kinds = [_class_of(row, classes) for row in rows]
+    roles = dict(
+        re.findall(r"^\s*trackletID_(\d+)\s*=\s*([^;\r\n]*?)\s*(?:;|$)", _beside(source, name, "gameinfo.ini"), _LINES)
+    )
+    kinds = [roles.get(str(int(row[1]))) or _class_of(row, classes) for row in rows]
     ball = choose_label(dict.fromkeys(kinds), options.label, found.where) if rows else ""
     lengths: dict[float, int] = {}
     for row in rows:

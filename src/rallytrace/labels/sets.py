@@ -6,9 +6,10 @@ added or taken, as real exports and the tables published beside them do (docs/fo
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -22,6 +23,25 @@ MAX_STATEMENTS = 4_000_000  # of one clip: a thousand tracks that each span the 
 MAX_PX = 1_000_000
 EVENTS = ("", "hit", "bounce")
 BALL_LIKE = ("ball", "shuttle", "birdie")
+# Folders that say nothing of the clip.
+LAYOUT = {
+    *(
+        "",
+        "images",
+        "labels",
+        "frames",
+        "data",
+        "default",
+        "train",
+        "val",
+        "valid",
+        "validation",
+        "test",
+        "img1",
+        "img",
+    ),
+    *("obj_train_data", "obj_valid_data", "obj_test_data", "train2017", "val2017", "test2017", "annotations"),
+}
 VISIBILITY_NAMES = {"clear": Visibility.CLEAR, "hard": Visibility.HARD, "occluded": Visibility.OCCLUDED}
 
 Silence = Literal["absent", "unlabelled"]
@@ -156,6 +176,11 @@ class Builder:
         count = self.whole(value, "number of frames")
         if self.n_frames is None and 0 < count <= MAX_FRAMES:
             self.n_frames = count
+        elif self.n_frames is not None and count != self.n_frames == self.options.n_frames:
+            self.notes.append(
+                f"{self.name}: the file counts {count} frames, the video has {self.n_frames}: labels may lie beside "
+                "their pictures"
+            )
 
     def put(self, frame: int, xy: XY, visibility: Visibility, extra: Extra = PLAIN, rank: float = 0) -> None:
         """The ball is at `xy`. `rank` decides between positions that are equal in all else."""
@@ -275,7 +300,38 @@ def frame_number(name: str, first: int | None) -> int | None:
 def clip_of(name: str) -> str:
     """What stands before the frame in a picture's name, "" for nothing but a number."""
     stem = re.sub(r"\.rf\.\w+.*$", "", Path(name.replace("\\", "/")).name)
-    return re.sub(r"[-_. ]*(frame|img)?[-_. ]*\d+\D*$", "", stem, flags=re.IGNORECASE)
+    return re.sub(r"[-_. ]*(frame|img)?[-_. ]*\d+\D*$", "", uploaded(stem), flags=re.IGNORECASE)
+
+
+def uploaded(name: str) -> str:
+    """A file's name without the eight digits that Label Studio puts before that of each upload."""
+    return re.sub(r"^[0-9a-f]{8}-(?=.)", "", name)
+
+
+def folders_of(name: str) -> tuple[str, ...]:
+    """The folders of a picture that may tell its clip, without those of a data set's layout."""
+    return tuple(part for part in Path(name.replace("\\", "/")).parts[:-1] if part.strip("./").lower() not in LAYOUT)
+
+
+def clips_of(names: Iterable[str]) -> dict[str, str]:
+    """The clip of each picture: what stands before its number, or its folder; where that is not clear, both, and as
+    many folders as there are. Frames of one clip may lie in several folders of a layout, such as train and val."""
+    keys = {name: (folders_of(name), clip_of(name)) for name in names}
+    alike: dict[str, set[tuple[tuple[str, ...], str]]] = {}
+    for folders, stem in keys.values():
+        alike.setdefault(stem or "".join(folders[-1:]), set()).add((folders, stem))
+    long = {key: name for name, found in alike.items() for key in found if len(found) == 1}
+    for found in alike.values():
+        shared = shared_parts([folders for folders, _ in found])
+        long |= {
+            key: "_".join(filter(None, (*key[0][shared:], key[1]))) or key[0][-1] for key in found if len(found) > 1
+        }
+    return {name: long[key] for name, key in keys.items()}
+
+
+def shared_parts(paths: Sequence[tuple[str, ...]]) -> int:
+    """How many folders all of them begin with."""
+    return sum(1 for _ in itertools.takewhile(lambda parts: len(set(parts)) == 1, zip(*paths, strict=False)))
 
 
 def safe_name(name: str) -> str:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import zipfile
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from rallytrace.errors import LabelError, MissingDependency
+from rallytrace.trajectory.table import Row, read_rows
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -47,6 +49,10 @@ class Source:
         names = self._zip_names() if self._zip else self._folder_names()
         return tuple(sorted(names))
 
+    @cached_property
+    def _inside(self) -> frozenset[str]:
+        return frozenset(self.names)
+
     def _zip_names(self) -> list[str]:
         assert self._zip
         names = [info.filename for info in self._zip.infolist() if not info.is_dir()]
@@ -75,11 +81,18 @@ class Source:
         """How to call a file inside in an error."""
         return str(self.path) if self.is_file else f"{self.path}: {name}" if self._zip else str(self.path / name)
 
-    def file(self, name: str) -> Path:
-        """A file on disk, for readers that want one. Raises LabelError for one in a zip."""
-        if self._zip:
-            raise LabelError(f"{self.path}: tables are not read from a zip; unpack it and give the folder")
-        return self.path if self.is_file else self.path / name
+    def rows(self, name: str, required: Iterable[str]) -> Iterator[Row]:
+        """The rows of a CSV, as `read_rows`."""
+        return read_rows(Path(self.where(name)), required, self.text(name))
+
+    def folders(self, name: str) -> tuple[str, ...]:
+        """Those that a file lies in, as far as the source tells; of a file alone, those on disk."""
+        return self.path.resolve().parts[:-1] if self.is_file else PurePosixPath(name).parts[:-1]
+
+    def picture_wh(self, names: Iterable[str]) -> tuple[int, int] | None:
+        """The size of the first of these pictures that is inside and can be read."""
+        inside = (name for name in names if name in self._inside)
+        return next((wh for name in inside if (wh := _picture_wh(self.data(name, 1 << 18, head=True)))), None)
 
     def stem(self, name: str) -> str:
         """What to call a clip that a file alone names."""
@@ -96,7 +109,7 @@ class Source:
                 with self._zip.open(info) as packed:
                     found = packed.read(limit if head else limit + 1)
             else:
-                with open(self.file(name), "rb") as file:
+                with open(self.path if self.is_file else self.path / name, "rb") as file:
                     found = file.read(limit if head else limit + 1)
         except (OSError, RuntimeError, NotImplementedError, EOFError, zipfile.BadZipFile, ValueError) as error:
             if isinstance(error, LabelError):
@@ -164,6 +177,19 @@ class Source:
                     if (folder / tail).is_file():
                         return Source(folder / tail), Path(tail).name
         raise LabelError(f"{self.path}: no local copy of {uri[:200]}; nothing is fetched: copy the bucket, give --root")
+
+
+def _picture_wh(data: bytes) -> tuple[int, int] | None:
+    """Width and height from the head of a PNG or JPEG."""
+    if data.startswith(b"\x89PNG\r\n\x1a\n") and len(data) >= 24:
+        return int.from_bytes(data[16:20]), int.from_bytes(data[20:24])
+    at = 2 if data.startswith(b"\xff\xd8") else len(data)
+    while at + 9 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # the start of a frame
+            return int.from_bytes(data[at + 7 : at + 9]), int.from_bytes(data[at + 5 : at + 7])
+        at += 2 + int.from_bytes(data[at + 2 : at + 4])
+    return None
 
 
 def _decode(data: bytes, errors: str) -> str:

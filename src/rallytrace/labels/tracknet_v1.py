@@ -24,7 +24,7 @@ from rallytrace.labels.sets import (
     short,
 )
 from rallytrace.labels.source import Source
-from rallytrace.trajectory.table import Row, read_rows
+from rallytrace.trajectory.table import Row
 from rallytrace.types import Visibility
 
 COLUMNS = ("file name", "visibility", "x-coordinate", "y-coordinate", "status")
@@ -49,11 +49,11 @@ def read(source: Source, options: ReadOptions) -> list[LabelSet]:
 
 
 def _read_one(source: Source, name: str, options: ReadOptions) -> LabelSet:
-    path = source.file(name)
-    folders = PurePosixPath(name).parent.parts or (path.resolve().parent.name,)
-    stem = path.stem if path.stem.lower() != "label" else "_".join(folders[-2:])
+    folders = source.folders(name) or (source.path.stem,)
+    stem = PurePosixPath(name).stem
+    stem = stem if stem.lower() != "label" else "_".join(folders[-1:] if source.is_file else folders[-2:])
     found = Builder(stem, source.where(name), options)
-    for row in read_rows(path, COLUMNS[:4]):
+    for row in source.rows(name, COLUMNS[:4]):
         number = frame_number(row.cells["file name"], options.first_frame)
         if number is None:
             raise row.error("file name", "expected a picture's name with its number, such as 0007.jpg")
@@ -68,10 +68,13 @@ def _put(found: Builder, frame: int, row: Row) -> None:
     if visibility is Visibility.ABSENT:
         found.put_absent(frame, extra)
         return
-    xy = (row.number("x-coordinate"), row.number("y-coordinate"))
-    if xy == (-1.0, -1.0):
-        raise row.error("x-coordinate", f"which means no ball; expected a place where visibility is {visibility.value}")
-    found.put(frame, xy, visibility, extra)
+    texts = {row.cells["x-coordinate"].lower(), row.cells["y-coordinate"].lower()}
+    if texts <= {"", "nan"} or texts <= {"-1", "-1.0"}:
+        # An unseen ball whose place someone knew has one; so this is what other writers mean by no ball.
+        found.notes.append(f"{found.name}: frames with visibility {visibility.value} but no place are no ball")
+        found.put_absent(frame, extra)
+        return
+    found.put(frame, (row.number("x-coordinate"), row.number("y-coordinate")), visibility, extra)
 
 
 def render(sets: Sequence[LabelSet], options: WriteOptions) -> dict[str, str]:

@@ -62,7 +62,7 @@ def _label_of(row: Row, frame: int) -> BallLabel | None:
             raise row.error("X", f"and so is Y, which means no ball; expected a place where Visibility is {visibility}")
         return BallLabel(frame, xy, Visibility(visibility))
     for column in ("X", "Y"):
-        if row.cells[column.lower()]:
+        if row.cells[column.lower()].lower() not in ("", "nan", "none"):
             row.number(column)
     return None if visibility == UNKNOWN else BallLabel(frame, None, Visibility.ABSENT)
 
@@ -128,12 +128,12 @@ def read(source: Source, options: ReadOptions) -> list[LabelSet]:
 
 def _read_one(source: Source, name: str, options: ReadOptions) -> LabelSet:
     parts = PurePosixPath(name).parts
-    stem = source.stem(name).removesuffix("_ball")
+    stem = PurePosixPath(name).stem.removesuffix("_ball")
     clip = f"{parts[-3]}_{stem}" if parts[-2:-1] == ("csv",) and len(parts) > 2 else stem
     found = Builder(clip, source.where(name), options)
     header = _header(source, name) or COLUMNS
     silent: set[int] = set()
-    for row in read_rows(source.file(name), header):
+    for row in source.rows(name, header):
         frame = found.frame(row.integer("Frame", 0, MAX_FRAME)) - (options.first_frame or 0)
         if frame in silent:
             raise row.error("Frame", "expected each frame once")

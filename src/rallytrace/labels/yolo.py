@@ -22,6 +22,8 @@ from rallytrace.labels.sets import (
     WriteOptions,
     choose_label,
     clip_of,
+    clips_of,
+    folders_of,
     frame_number,
     number,
     safe_name,
@@ -31,6 +33,7 @@ from rallytrace.labels.source import PICTURES, Source
 from rallytrace.types import XY, Visibility
 
 _LINE = re.compile(r"\s*\d+(\.0*)?(\s+[-+.\deE]+){4,}\s*")
+LISTS = ("images.txt", "train.txt", "val.txt", "valid.txt", "test.txt", "autosplit_train.txt", "autosplit_val.txt")
 _NAMES = ("data.yaml", "dataset.yaml", "data.yml", "classes.txt", "obj.names", "labels.txt")
 
 
@@ -48,7 +51,7 @@ def _label_files(source: Source) -> list[str]:
 
 def _is_label(source: Source, name: str) -> bool:
     plain = PurePosixPath(name).name.lower()
-    listed = plain in (*_NAMES, "images.txt", "train.txt", "val.txt", "test.txt", "readme.txt", "gt.txt")
+    listed = plain in (*_NAMES, *LISTS, "readme.txt", "gt.txt") or plain.startswith("readme.")
     return not listed and frame_number(name, 0) is not None
 
 
@@ -59,24 +62,35 @@ def _read(source: Source, options: ReadOptions) -> list[LabelSet]:
         raise LabelError(f"{source.path}: no label files with a frame's number in their names, such as clip_000007.txt")
     lines = {name: _lines(source, name) for name in files}
     classes = sorted({line[0] for found in lines.values() for line in found}, key=lambda c: number(c, "class"))
-    names = _class_names(source)
+    about = _about(source)
+    names, dims = _class_names(about), _keypoint_dims(about)
     called = [names.get(int(number(c, "class")), c) for c in classes]
-    ball = classes[called.index(choose_label(called, options.label, str(source.path)))] if classes else None
-    pictures = _pictures(source)
+    balls = _balls(classes, called, set(names.values()), options, str(source.path))
+    clips = clips_of(files)
+    pictures = _pictures(source, clips)
     builders: dict[str, Builder] = {}
     for name in files:
-        clip = clip_of(name) or source.stem(source.path.name)
-        found = builders.setdefault(clip, Builder(clip, source.where(name), options))
+        clip = clips[name] or source.path.stem
+        if clip not in builders:
+            builders[clip] = Builder(clip, source.where(name), options)
+            builders[clip].size(*(source.picture_wh(pictures.get(clips[name], ())) or (0, 0)))
+        found = builders[clip]
         found.where = source.where(name)
         frame = found.frame(frame_number(name, options.first_frame))
         if not lines[name]:
             found.put_absent(frame)
         for line in lines[name]:
-            _put(found, frame, line) if line[0] == ball else found.put_absent(frame)
-    return [
-        found.done(_looked_at(found, pictures.get(clip) or pictures.get("", [])), "absent")
-        for clip, found in builders.items()
-    ]
+            _put(found, frame, line, dims) if line[0] in balls else found.put_absent(frame)
+    of = {clip or source.path.stem: pictures.get(clip, []) for clip in clips.values()}
+    return [found.done(_looked_at(found, of[clip]), "absent") for clip, found in builders.items()]
+
+
+def _balls(classes: list[str], called: list[str], known: set[str], options: ReadOptions, where: str) -> set[str]:
+    """The classes that are the ball, as the lines write them. A data set that names a ball may have none in it."""
+    if not classes:
+        return set()
+    ball = choose_label([*called, *known], options.label, where)
+    return {each for each, name in zip(classes, called, strict=True) if name == ball}
 
 
 def _lines(source: Source, name: str) -> list[list[str]]:
@@ -87,14 +101,21 @@ def _lines(source: Source, name: str) -> list[list[str]]:
     return rows
 
 
-def _pictures(source: Source) -> dict[str, list[str]]:
-    """By clip, the pictures in the folder and those of a list of them."""
-    lists = [name for name in source.names if PurePosixPath(name).name.lower() in ("images.txt", "train.txt")]
-    lines = [line.strip() for name in lists for line in source.text(name).splitlines()]
+def _pictures(source: Source, clips: dict[str, str]) -> dict[str, list[str]]:
+    """By clip, the pictures in the folder and those of a list of them, which may be named from further up."""
+    lists = [name for name in source.names if PurePosixPath(name).name.lower() in LISTS]
+    lines = [
+        str(PurePosixPath(name).parent / line.strip()) for name in lists for line in source.text(name).splitlines()
+    ]
+    keys = {(folders_of(name), clip_of(name)): clip for name, clip in clips.items()}
     found: dict[str, list[str]] = {}
     for name in (*source.names, *lines):
         if name.lower().endswith(PICTURES):
-            found.setdefault(clip_of(name), []).append(name)
+            folders, stem = folders_of(name), clip_of(name)
+            tails = (keys.get((folders[n:], stem)) for n in range(len(folders) + 1))
+            clip = next((each for each in tails if each is not None), None)
+            if clip is not None:
+                found.setdefault(clip, []).append(name)
     return found
 
 
@@ -104,25 +125,33 @@ def _looked_at(found: Builder, pictures: list[str]) -> list[int]:
     return known or list(range(found.n_frames or found.last + 1))
 
 
-def _class_names(source: Source) -> dict[int, str]:
-    """From classes.txt and its kin, or from the names of a data.yaml, of which only the two usual forms are read."""
-    for name in source.names:
-        plain = PurePosixPath(name).name.lower()
-        if plain not in _NAMES or source.is_file:
-            continue
-        text = source.text(name)
-        if not plain.endswith((".yaml", ".yml")):
-            return dict(enumerate(line.strip() for line in text.splitlines()))
-        inline = re.search(r"^names:\s*\[(.*?)\]", text, re.MULTILINE | re.DOTALL)
-        if inline:
-            return {n: item.strip(" '\"\n") for n, item in enumerate(inline[1].split(","))}
-        block = re.search(r"^names:\s*\n((?:[ \t-].*\n?)+)", text, re.MULTILINE)
-        items = re.findall(r"^\s*(?:(\d+)\s*:|-)\s*(.+?)\s*$", block[1] if block else "", re.MULTILINE)
-        return {int(key) if key else n: item.strip("'\"") for n, (key, item) in enumerate(items)}
-    return {}
+def _about(source: Source) -> tuple[str, str]:
+    """The name and text of what describes the data set, a data.yaml rather than a mere list of classes."""
+    known = {PurePosixPath(name).name.lower(): name for name in source.names if not source.is_file}
+    plain = next((each for each in _NAMES if each in known), None)
+    return (plain, source.text(known[plain])) if plain else ("", "")
 
 
-def _put(found: Builder, frame: int, line: list[str]) -> None:
+def _class_names(about: tuple[str, str]) -> dict[int, str]:
+    """From classes.txt and its kin, or from the names of a data.yaml, of which only the usual forms are read."""
+    plain, text = about
+    if not plain.endswith((".yaml", ".yml")):
+        return {n: name for n, line in enumerate(text.splitlines()) if (name := line.strip())}
+    inline = re.search(r"^names:\s*[\[{](.*?)[\]}]", text, re.MULTILINE | re.DOTALL)
+    block = re.search(r"^names:[ \t]*(?:#.*)?\r?\n((?:[ \t-].*\n?)+)", text, re.MULTILINE)
+    lines = re.split(r",", inline[1]) if inline else block[1].splitlines() if block else []
+    items = [re.fullmatch(r"\s*(?:(\d+)\s*:|-)?\s*(.+?)\s*", line.partition(" #")[0]) for line in lines]
+    found = [(each[1], each[2].strip("'\"")) for each in items if each]
+    return {int(key) if key else n: name for n, (key, name) in enumerate(found)}
+
+
+def _keypoint_dims(about: tuple[str, str]) -> int | None:
+    """How many numbers a keypoint has: 2, or 3 with its visibility."""
+    shape = re.search(r"^kpt_shape:\s*\[\s*\d+\s*,\s*([23])\s*\]", about[1], re.MULTILINE)
+    return int(shape[1]) if shape else None
+
+
+def _put(found: Builder, frame: int, line: list[str], dims: int | None) -> None:
     if found.wh is None:
         raise LabelError(f"{found.where}: positions are shares of the picture: give its size with --size or --video")
     values = [found.number(cell, "a value") for cell in line[1:]]
@@ -131,7 +160,7 @@ def _put(found: Builder, frame: int, line: list[str]) -> None:
     score = score_of(values[4]) if len(values) == 5 else None
     if len(values) >= 6:
         xy = (values[4] * found.wh[0], values[5] * found.wh[1])
-        v = values[6] if len(values) % 3 == 1 else 2
+        v = values[6] if len(values) > 6 and (dims == 3 or (dims is None and len(values) % 3 == 1)) else 2
         if v <= 0:
             found.put_unlabelled(frame)
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 import re
 from collections.abc import Iterable, Iterator
@@ -42,14 +43,15 @@ class Row:
         return int(value)
 
 
-def read_rows(path: Path, required: Iterable[str]) -> Iterator[Row]:
-    """The rows below the header, whatever the order of the columns, with or without BOM, LF or CRLF.
+def read_rows(path: Path, required: Iterable[str], text: str | None = None) -> Iterator[Row]:
+    """The rows below the header, whatever the order of the columns, with or without BOM, LF or CRLF. With `text`, the
+    rows of that, and `path` only says where it came from.
 
     Raises LabelError for a file that is missing, unreadable, not UTF-8 text, empty, without a `required` column, or
     with a row of another length than the header.
     """
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
+        with open(path, encoding="utf-8-sig", newline="") if text is None else io.StringIO(text, "") as file:
             reader = csv.reader(file)
             header = [name.strip().lower() for name in next(reader, [])]
             _check_header(path, header, tuple(required))
