@@ -471,6 +471,28 @@ def test_proposals_are_accepted_all_at_once_above_a_score(
     shown(page, 0)
 
 
+def test_reviewers_let_the_network_go_first_and_annotators_do_not(
+    browser: Browser, workshop: Workshop, admin: Client, member: Callable[..., Client]
+) -> None:
+    context = browser.new_context(viewport={"width": 820, "height": 1180})
+    context.add_cookies(member("reviewer", "Rea").cookies)  # type: ignore[arg-type]
+    page = context.new_page()
+    page.goto(workshop.url)
+    page.get_by_role("navigation").get_by_role("link", name="Videos").click()
+    tile = page.get_by_role("article").filter(has_text="variable.mp4")
+    tile.get_by_label("Model").select_option("fast")
+    tile.get_by_role("button", name="Pre-label").click()
+    tile.get_by_role("button", name="Propose again").wait_for(timeout=120_000)
+    assert page.get_by_label("Video files").count() == 0  # adding videos is for admins
+    context.clear_cookies()
+    context.add_cookies(member("annotator", "Ann").cookies)  # type: ignore[arg-type]
+    page.goto(f"{workshop.url}/#/videos")
+    page.reload()
+    page.get_by_role("heading", name="Good to see you, Ann").wait_for()
+    assert page.get_by_role("link", name="Videos").count() == 0
+    context.close()
+
+
 def test_clicks_snap_to_the_proposal_near_them(context: BrowserContext, workshop: Workshop, admin: Client) -> None:
     task = make_task(admin, "offset.mp4")
     propose(workshop, admin.get(f"/api/tasks/{task}")["video"]["id"], dict.fromkeys(range(FRAMES), 0.9))

@@ -17,6 +17,8 @@ from typing import Any
 import httpx
 import pytest
 
+from rallytrace.runtime import bundled
+
 from .conftest import said
 from .sites import clip, number_on, wait_for
 
@@ -105,6 +107,27 @@ def test_a_project_is_made_served_and_ended(tmp_path: Path, start: Start, how: s
     assert browser.get("/api/videos").json()[0]["state"] == "ready"
     assert len(browser.get("/api/videos").json()) == 1
     assert again.end(how) == (0, "", "")
+
+
+def test_new_weights_propose_again(tmp_path: Path, start: Start) -> None:
+    """After training: the run's network is named at the next start, and is at work when the page opens."""
+    server = start(tmp_path / "p", "--add", clip(), "--port", "0")
+    browser = logged_in(server, "/api/setup", token=server.setup_token())
+    wait_for(lambda: browser.get("/api/videos").json()[0]["state"] == "ready")
+    server.end()
+    trained = tmp_path / "smash.onnx"
+    trained.write_bytes(bundled()["fast"].read_bytes())
+    again = start(tmp_path / "p", "--weights", trained, "--port", "0")
+    browser = logged_in(again, "/api/login")
+    done = wait_for(lambda: (runs := browser.get("/api/prelabel").json())[0]["state"] == "done" and runs)
+    assert [(run["video"], run["model"]) for run in done] == [(1, "smash.onnx")]
+    assert "smash.onnx" in browser.get("/api/models").json()
+    task_id = a_task(browser)
+    proposals = browser.get(f"/api/tasks/{task_id}/proposals").json()
+    assert (proposals["model"], len(proposals["proposals"])) == ("smash.onnx", 90)
+    trained.write_bytes(b"none")
+    again.end()
+    assert "smash.onnx" in refusal(tmp_path / "p", "--weights", trained, "--port", "0")
 
 
 def test_no_acknowledged_event_is_lost_when_the_server_is_killed(tmp_path: Path, start: Start) -> None:

@@ -125,6 +125,20 @@ def test_own_weights_of_the_project_can_be_chosen_and_nothing_else(site: Site, r
     assert "mine.onnx" in failed.error
 
 
+def test_a_runs_best_is_called_as_the_run(site: Site, rally: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    from rallytrace.checkpoint import save_checkpoint
+    from rallytrace.models import build, get_spec
+
+    (found,) = site.imported(rally)
+    spec = get_spec("tracknet_v2", size_wh=(64, 32))
+    save_checkpoint(tmp_path / "tennis-2/best", spec, build(spec).state_dict(), {})
+    proposer = site.workspace.proposer
+    assert proposer.take(tmp_path / "tennis-2/best") == "tennis-2"
+    wait_for(lambda: proposer.latest(found["id"]))
+    assert "tennis-2" in proposer.models()
+
+
 def test_a_run_can_be_cancelled(site: Site, tmp_path: Path) -> None:
     path = tmp_path / "long.mp4"
     make_clip(path, RallyOptions(wh=(512, 288), seconds=8.0, seed=5))

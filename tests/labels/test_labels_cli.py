@@ -134,6 +134,18 @@ def test_labels_of_a_project_go_in_and_out(project: Path, table: Path, tmp_path:
     assert read_labels(tmp_path / "out" / "rally_ball.csv") == read_labels(table)
 
 
+def test_of_many_clips_the_one_of_the_video_is_taken(project: Path, tmp_path: Path) -> None:
+    names = [f"{clip}/{n:04}.jpg" for clip, last in (("rally", 3), ("long", 90)) for n in range(last)]
+    images = [{"id": n, "file_name": name, "width": 1280, "height": 720} for n, name in enumerate(names)]
+    boxes = [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [10, 20, 4, 4]}]
+    file = tmp_path / "coco.json"
+    file.write_text(json.dumps({"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "ball"}]}))
+    told = run("labels", "import", project, file, "--job", "rally", "--json")
+    assert json.loads(told.stdout) == {"imported": 3, "skipped": 0, "interpolated": 0}
+    wrong = run("labels", "import", project, file, "--job", "other")
+    assert_one_clear_line(wrong, "has 0 clips called 'other.mp4', expected one")
+
+
 def test_projects_and_jobs_that_are_not_there(project: Path, table: Path, tmp_path: Path) -> None:
     export = ("labels", "export", project, "--to", "cvat", "--out", tmp_path / "out")
     assert_one_clear_line(run(*export), "there are 2 jobs", "rally, other", "--job")

@@ -75,7 +75,7 @@ function View({ page, argument, user, outbox }: { page: string; argument: string
   const id = Number(argument);
   if (page === "task") return <TaskView key={id} id={id} user={user} outbox={outbox} />;
   if (page === "settings") return <SettingsView />;
-  if (page === "videos" && admin) return <VideosView />;
+  if (page === "videos" && user.role !== "annotator") return <VideosView user={user} />;
   if (page === "team" && admin) return <TeamView />;
   if (page === "jobs" && user.role !== "annotator") return argument ? <JobView key={id} id={id} user={user} /> : <JobsView user={user} />;
   return <HomeView user={user} />;
@@ -84,7 +84,7 @@ function View({ page, argument, user, outbox }: { page: string; argument: string
 const PLACES: { page: string; title: string; roles: string[] }[] = [
   { page: "", title: "Tasks", roles: ["admin", "annotator", "reviewer"] },
   { page: "jobs", title: "Jobs", roles: ["admin", "reviewer"] },
-  { page: "videos", title: "Videos", roles: ["admin"] },
+  { page: "videos", title: "Videos", roles: ["admin", "reviewer"] },
   { page: "team", title: "Team", roles: ["admin"] },
 ];
 

@@ -1,14 +1,14 @@
-/** The project's videos: add one, watch its import, pre-label it. */
+/** The project's videos: add one (admins), watch its import, pre-label it (reviewers too). */
 
 import type { JSX } from "preact";
 import { useRef, useState } from "preact/hooks";
 import { api, messageOf, upload } from "../core/api";
-import type { Prelabel, Video } from "../core/types";
+import type { Prelabel, User, Video } from "../core/types";
 import { Badge, Bar, Empty, Problem, rateOf, useAction, useLoad } from "./widgets";
 
 interface Sending { name: string; share: number; error: string }
 
-export function VideosView(): JSX.Element {
+export function VideosView({ user }: { user: User }): JSX.Element {
   const { data: videos, error, reload } = useLoad(() => api<Video[]>("GET", "/api/videos"), 3000);
   const { data: runs, reload: reloadRuns } = useLoad(() => api<Prelabel[]>("GET", "/api/prelabel"), 3000);
   const [sending, setSending] = useState<Sending[]>([]);
@@ -39,7 +39,7 @@ export function VideosView(): JSX.Element {
           <p class="lead">Frames are counted once, when a video is added; from then on a frame number means one picture.</p>
         </div>
       </div>
-      <div
+      {user.role === "admin" && <div
         class={over ? "drop drop-over" : "drop"}
         onDragOver={(e) => {
           e.preventDefault();
@@ -57,7 +57,7 @@ export function VideosView(): JSX.Element {
           Choose files
         </button>
         <input ref={input} class="unseen" type="file" multiple accept="video/*,.mkv,.ts,.mov,.avi" aria-label="Video files" tabIndex={-1} onChange={(e) => void send(e.currentTarget.files ?? [])} />
-      </div>
+      </div>}
       {sending.map((file) => (
         <div class="row-card" key={file.name}>
           <b class="clip-name">{file.name}</b>

@@ -17,6 +17,10 @@ def label_command(
         Optional[list[str]],  # noqa: UP045
         typer.Option("--add", help="A video, or a folder of them; those of a URL are copied into the project."),
     ] = None,
+    weights: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="A network (.onnx, or a run's best) to propose labels anew for all videos of the project."),
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any that is free.")] = 8421,
     database: Annotated[Optional[str], typer.Option(help="postgresql://user@host/name, for the label book.")] = None,  # noqa: UP045
@@ -37,4 +41,4 @@ def label_command(
     def say(line: str) -> None:
         notes.print(line, style="yellow", highlight=False, soft_wrap=True, markup=False)
 
-    run_workspace(project, options, add=add or [], database=database, on_warning=say)
+    run_workspace(project, options, add=add or [], weights=weights, database=database, on_warning=say)

@@ -272,9 +272,13 @@ def import_command(
         wanted = _only([book.video(each) for each in sorted(video_ids)], video, "video", "--video")
         size = f"{wanted.w}x{wanted.h}" if wanted.w and wanted.h else None
         options = _read_options(label, missing, size, wanted.rate, first_frame, root)
-        sets = _read(file, source, dataclasses.replace(options, n_frames=wanted.n_frames))
+        sets = read_sets(storage.fetch(file), source, options)
+        if len(sets) == 1:  # then it is of this video, whatever it is called
+            sets = _read(file, source, dataclasses.replace(options, n_frames=wanted.n_frames))
+        else:
+            sets = [each for each in sets if exchange.is_of(each, wanted.name)]
         if len(sets) != 1:
-            raise InputError(f"{file} has {len(sets)} clips, expected the labels of one video")
+            raise InputError(f"{file} has {len(sets)} clips called {wanted.name!r}, expected one")
         imported, skipped, interpolated = exchange.import_set(book, admin, job_id, wanted.id, sets[0], Path(file).name)
     if as_json:
         print_json({"imported": imported, "skipped": skipped, "interpolated": interpolated})

@@ -161,9 +161,9 @@ def _take_in(
 ) -> dict[str, Any]:
     """Which set of the file belongs to which video is told by their names, or clear where there is one of each."""
     parts = _tasks_of(ws, user, job_id)
-    videos = {task.video_id: FilePath(task.video_name).stem for task in parts}
+    videos = {task.video_id: task.video_name for task in parts}
     if video_id is not None:
-        videos = {each: stem for each, stem in videos.items() if each == video_id}
+        videos = {each: title for each, title in videos.items() if each == video_id}
     if not videos:
         raise Denied(404, "not_found", f"job {job_id} has no such video")
     sizes = _read_options(ws, videos)
@@ -173,7 +173,7 @@ def _take_in(
         raise InputError(str(error).replace(str(path), path.name)) from None  # where it lay is no one's business
     imported = skipped = interpolated = 0
     for each in sets:
-        target = next((n for n, stem in videos.items() if stem == FilePath(each.name).stem), None)
+        target = next((n for n, title in videos.items() if exchange.is_of(each, title)), None)
         if target is None and len(sets) == len(videos) == 1:
             target = next(iter(videos))
         if target is None:

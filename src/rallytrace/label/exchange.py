@@ -34,6 +34,11 @@ def label_sets(parts: Sequence[VideoLabels]) -> list[LabelSet]:
     return sets
 
 
+def is_of(found: LabelSet, video_name: str) -> bool:
+    """Whether a set's clip, or the video that its file names, is called as the video is."""
+    return Path(video_name).stem in (found.name, Path(found.name).stem, Path(found.video).stem)
+
+
 def import_set(
     book: LabelBook, by: User, job_id: int, video_id: int, found: LabelSet, file_name: str
 ) -> tuple[int, int, int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
+import shutil
 import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -83,6 +84,22 @@ class Proposer:
             own = (p for p in sorted(self._weights.iterdir()) if p.suffix == ".onnx" or (p / "model.json").is_file())
             found |= {path.name: path for path in own}
         return found
+
+    def take(self, path: Path | str) -> str:
+        """Copies a network into the project, under its run's name where it is just called best or last, and queues a
+        run of it over each video that is ready; returns the name. Raises ModelError for what is no network."""
+        path = Path(path).resolve()
+        load_network(path, threads=1)
+        name = path.parent.name if path.name in ("best", "last") else path.name
+        self._weights.mkdir(exist_ok=True)
+        if path.is_dir():
+            shutil.copytree(path, self._weights / name, dirs_exist_ok=True)
+        else:
+            shutil.copyfile(path, self._weights / name)
+        for each in self._library.videos():
+            if each.state == "ready":
+                self.start(each.id, name)
+        return name
 
     def start(self, video_id: int, model: str) -> int:
         """Queues a run, and gives its id; that of the same run where it is queued or running. Raises BookError."""

@@ -62,13 +62,16 @@ def run_workspace(
     options: ServerOptions | None = None,
     *,
     add: Sequence[Path | str] = (),
+    weights: Path | None = None,
     database: str | None = None,
     on_url: Callable[[str], None] = say_line,
     on_warning: Callable[[str], None] = say_line,
 ) -> None:
     """Serves the project until SIGTERM or Ctrl-C. on_url: told each address to open, one line each.
+    weights: a network, such as a run's best, that is to propose labels for the videos there.
 
-    Raises InputError for wrong options, an address in use, or a project that is open in another server.
+    Raises ModelError for `weights` that are no network; InputError for wrong options, an address in use, or a project
+    that is open in another server.
     """
     options = options or ServerOptions()
     listener = _listen(options)
@@ -78,6 +81,8 @@ def run_workspace(
         try:
             for path in add:
                 workspace.library.add(path)
+            if weights is not None:
+                workspace.proposer.take(weights)
             token = setup_token(workspace.book)
             if not options.is_loopback and options.cert is None:
                 on_warning(f"warning: {options.host} is served without TLS: others can read passwords")
