@@ -2,7 +2,8 @@
 
 A step is up to date where a note of its last success (WORK/pipeline/<step>.json) names the same commands and the same
 inputs as now: files by name, size and time, stores by name, size and etag. Steps that were cut go on where they
-stopped, because every command does; their results appear whole or not at all.
+stopped, because every command does; their results appear whole or not at all. On AWS a step is a job with a name that
+follows from what it is made of, so that a second run follows the job of the first.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -25,9 +27,11 @@ from rallytrace import __version__, storage
 from rallytrace.errors import InputError, RallytraceError
 from rallytrace.files import make_folder
 from rallytrace.registry import check_name
+from rallytrace.track import output_paths
 
-SECTIONS = ("add", "label", "prepare", "train", "register", "deploy", "track")
+SECTIONS = ("add", "label", "prepare", "train", "register", "deploy", "track", "aws")
 TOP = ("name", "work", "on")
+ON = re.compile("local|aws|ray(://.+)?")
 
 
 class StepFailed(RallytraceError):
@@ -36,13 +40,19 @@ class StepFailed(RallytraceError):
 
 @dataclass(frozen=True)
 class Step:
-    """commands: arguments of `rallytrace`, one after the other. inputs: files, folders, patterns and URLs they read."""
+    """commands: arguments of `rallytrace`, one after the other. inputs: files, folders, patterns and URLs they read.
+
+    makes: results, below `work`, that the commands leave as they are; those of another key are removed before. trained:
+    a pattern that stands in the commands for the one file that it means when they run.
+    """
 
     name: str
     commands: tuple[tuple[str, ...], ...]
     inputs: tuple[str, ...]
     waits_for: str = ""  # what people must do first, where an input is missing
     serves: str = ""  # a network that is deployed for the time of the step
+    makes: tuple[str, ...] = ()
+    trained: str = ""
 
 
 @dataclass(frozen=True)
@@ -67,6 +77,10 @@ class Pipeline:
         if unknown or missing:
             raise InputError(f"{path}: unknown {unknown}, missing {missing}; expected {[*TOP, *SECTIONS]}")
         sections: dict[str, dict[str, Any]] = {key: given[key] for key in SECTIONS if key in given}
+        if not ON.fullmatch(on := on or str(given.get("on", "local"))):
+            raise InputError(f"{path}: on = {on!r}, expected local, ray, ray://host:10001 or aws")
+        if on == "aws" and not str(given["work"]).startswith("s3://"):
+            raise InputError(f"{path}: work = {given['work']!r}, but with on = 'aws' it must be s3://bucket/folder")
         if flat := [key for key, value in sections.items() if not isinstance(value, dict)]:
             raise InputError(f"{path}: {flat[0]} must be a section, as in [{flat[0]}]")
         here = path.resolve().parent
@@ -82,47 +96,91 @@ class Pipeline:
         check_name("name", str(given["name"]))  # now, and not after hours of training
         check_name("stage", str(sections.get("register", {}).get("stage", "production")))
         work = _near(here, str(given["work"]))
-        return cls(str(given["name"]), work, here, on or str(given.get("on", "local")), sections)
+        return cls(str(given["name"]), work, here, on, sections)
 
     def steps(self) -> list[Step]:
         """In order. The training run has its data's key in its name: other data are another run, the same resume it."""
-        where, at = self._at, self._on()
+        where = self._at
         labels, clips = self.sections["label"]["source"], self.sections["add"]["videos"]
         files = [file for clip in clips for file in _expanded(clip)]
         add = Step("add", (("add", *files, "--to", where("videos")),), tuple(clips))
         label = Step("label", (), (labels,), waits_for=f"label the videos: rallytrace label PROJECT, then {labels}")
-        source = ("prepare", labels, "--videos", where("videos"), "--out", where("features"), "--overwrite")
-        prepare = Step("prepare", ((*source, *at, *self._options("prepare")),), (labels, *clips))
-        made_of = [self._options("train"), self._options("prepare"), *(_fingerprint(each) for each in prepare.inputs)]
-        run = str(self.here / "runs" / _digest(made_of))  # on a disk: it is written to all the time
+        read = (labels, *clips)
+        made_of = [self._options("train"), self._options("prepare"), *(_fingerprint(each) for each in read)]
+        key = _digest(made_of)
+        return [add, label, *(self._aws_steps(read, key) if self.on == "aws" else self._own_steps(read, key))]
+
+    def _own_steps(self, read: tuple[str, ...], key: str) -> list[Step]:
+        """Here or on Ray."""
+        where, at = self._at, () if self.on == "local" else ("--on", self.on)
+        source = ("prepare", read[0], "--videos", where("videos"), "--out", where("features"), "--overwrite")
+        prepare = Step("prepare", ((*source, *at, *self._options("prepare")),), read)
+        run = str(self.here / "runs" / key)  # on a disk: it is written to all the time
         onnx = f"{run}/{self.name}.onnx"
         fit = ("train", "--data", where("features"), "--out", run, *at, *self._options("train"))
         export = ("export", f"{run}/best", "--out", onnx, "--overwrite")
-        train = Step("train", (fit, export), prepare.inputs)
-        stage = self.sections.get("register", {}).get("stage", "production")
-        entry = ("models", "register", onnx, "--name", self.name, "--registry", where("models"), "--stage", stage)
-        steps = [add, label, prepare, train, Step("register", (entry,), train.inputs)]
+        steps = [prepare, Step("train", (fit, export), read), Step("register", (self._register(onnx),), read)]
         if "track" in self.sections:
             videos = self.sections["track"]["videos"]
-            follow = ("track", *videos, "--out", where("tracked"), "--overwrite", *self._options("track", "videos"))
+            names = [path.name for each in videos for file in _expanded(each) for path in output_paths(file, "")]
+            options = self._options("track", "videos", "overwrite")
+            follow = ("track", *videos, "--out", where("tracked"), *options)
             deployed = "deploy" in self.sections  # then the application goes through an endpoint, as its users will
-            command = follow if deployed else (*follow, "--model", onnx, *at)
-            steps.append(Step("track", (command,), (*videos, *train.inputs), serves=onnx if deployed else ""))
+            command = (*follow, *(("--on", "local") if deployed else ("--model", onnx, *(at or ("--on", "local")))))
+            makes = tuple(f"tracked/{name}" for name in names)
+            steps.append(Step("track", (command,), (*videos, *read), serves=onnx if deployed else "", makes=makes))
         return steps
+
+    def _aws_steps(self, read: tuple[str, ...], key: str) -> list[Step]:
+        """As SageMaker jobs. What is on this machine is stored first."""
+        where, labels = self._at, read[0]
+        store: list[tuple[str, ...]] = []
+        if not storage.is_url(labels):
+            store, labels = [("add", labels, "--to", where("labels"), "--overwrite")], where("labels")
+        ask = ("aws", "prepare", labels, "--videos", where("videos"), "--out", where("features"))
+        prepare = Step("prepare", (*store, (*ask, *self._job("prepare", key), *self._in_one("prepare"))), read)
+        options = self.sections.get("train", {})
+        chosen = [word for name, value in options.items() for word in ("--set", f"{name}={value}")]
+        name = self._job("train", key)
+        fit = ("aws", "train", "--data", where("features"), "--out", where("runs"), *name, *chosen)
+        trained = f"{where('runs')}/{name[1]}*/output/model.tar.gz"  # a job that failed has successors with a number
+        register = Step("register", (self._register(trained),), read, trained=trained)
+        steps = [prepare, Step("train", (fit,), read), register]
+        if "deploy" in self.sections:
+            deploy = ("aws", "deploy", _plain(self.name), "--model", trained, *self._aws("deploy"))
+            steps.append(Step("deploy", (deploy,), read, trained=trained))
+        if "track" in self.sections:
+            videos = tuple(self.sections["track"]["videos"])
+            files = [file for each in videos for file in _expanded(each)]
+            job = self._job("track", _digest([key, self.sections["track"], *map(_fingerprint, videos)]))
+            follow = ("aws", "track", where("raw"), "--out", where("tracked"), "--model", trained)
+            commands = (("add", *files, "--to", where("raw")), (*follow, *job, *self._in_one("track", "videos")))
+            steps.append(Step("track", commands, (*videos, *read), trained=trained))
+        return steps
+
+    def _register(self, network: str) -> tuple[str, ...]:
+        stage = self.sections.get("register", {}).get("stage", "production")
+        return ("models", "register", network, "--name", self.name, "--registry", self._at("models"), "--stage", stage)
+
+    def _job(self, verb: str, key: str) -> tuple[str, ...]:
+        """Its name first: a job that is there already under it is followed, and not made again."""
+        return ("--name", f"{_plain(self.name)}-{verb}-{key[:8]}", *self._aws(verb))
+
+    def _aws(self, verb: str) -> tuple[str, ...]:
+        """Options of [aws], which all verbs share, and of [aws.verb]."""
+        given = self.sections.get("aws", {})
+        shared = {name: value for name, value in given.items() if not isinstance(value, dict)}
+        return _words({**shared, **given.get(verb, {})})
+
+    def _in_one(self, section: str, *own: str) -> tuple[str, ...]:
+        options = self._options(section, *own)
+        return ("--options", shlex.join(options)) if options else ()
 
     def _at(self, name: str) -> str:
         return f"{self.work.rstrip('/')}/{name}"
 
-    def _on(self) -> tuple[str, ...]:
-        return () if self.on == "local" else ("--on", self.on)
-
     def _options(self, section: str, *own: str) -> tuple[str, ...]:
-        """`steps = 200` of a section becomes `--steps 200`, `materialise = true` becomes `--materialise`."""
-        words: list[str] = []
-        for key, value in self.sections.get(section, {}).items():
-            if key not in own and value is not False:
-                words += [f"--{key.replace('_', '-')}", *([] if value is True else [str(value)])]
-        return tuple(words)
+        return _words({key: value for key, value in self.sections.get(section, {}).items() if key not in own})
 
 
 def run(pipeline: Pipeline, logs: Path, on_change: Callable[[str, str, str], None]) -> None:
@@ -143,9 +201,14 @@ def run(pipeline: Pipeline, logs: Path, on_change: Callable[[str, str, str], Non
         if before.get("key") == key:
             on_change(step.name, "up to date", f"took {before['seconds']:.0f} s on {before['date']}")
             continue
+        if step.makes and before.get("begun", before.get("key")) != key:
+            for name in step.makes:
+                store.delete(name)
+            store.put(note, json.dumps({"begun": key}).encode())
         began = time.monotonic()
         with _serving(step.serves, pipeline, logs) if step.serves else nullcontext(()) as endpoint:
-            for command in step.commands:
+            for words in step.commands:
+                command = [storage.expand(word)[-1] if word == step.trained else word for word in words]
                 for line in _run(step.name, (*command, *endpoint), logs / f"{step.name}.log"):
                     on_change(step.name, "running", line)
         values = {"key": key, "seconds": time.monotonic() - began, "date": time.strftime("%Y-%m-%d"), "inputs": prints}
@@ -175,6 +238,20 @@ def _run(step: str, command: tuple[str, ...], log: Path) -> Iterator[str]:
             process.terminate()  # nothing happens to one that has ended; one that has not goes on at the next run
     if process.returncode:
         raise StepFailed(f"step {step}: {last or 'it was killed'} (all it said: {log})")
+
+
+def _words(options: dict[str, Any]) -> tuple[str, ...]:
+    """`steps = 200` of a section becomes `--steps 200`, `materialise = true` becomes `--materialise`."""
+    words: list[str] = []
+    for key, value in options.items():
+        if value is not False:
+            words += [f"--{key.replace('_', '-')}", *([] if value is True else [str(value)])]
+    return tuple(words)
+
+
+def _plain(name: str) -> str:
+    """As AWS takes it."""
+    return re.sub("[^a-z0-9]+", "-", name)[:24].strip("-")
 
 
 def _near(here: Path, where: str) -> str:

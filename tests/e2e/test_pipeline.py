@@ -62,6 +62,7 @@ def config(tmp_path: Path) -> Path:
 
 
 def test_all_steps_once_then_none_then_what_changed(config: Path) -> None:
+    config.write_text(CONFIG.replace('"raw/one.mp4"', '"raw/*.mp4"'))
     first = states(rallytrace("run", config, "--json"))
     assert first == dict.fromkeys(("add", "label", "prepare", "train", "register", "track"), "done")
     work = config.parent / "work"
@@ -73,7 +74,17 @@ def test_all_steps_once_then_none_then_what_changed(config: Path) -> None:
 
     assert set(states(rallytrace("run", config, "--json")).values()) == {"up to date"}
 
-    config.write_text(CONFIG.replace("steps = 4", "steps = 8"))
+    # What a kill leaves between the first video and the second, which then is all that is done.
+    note, one, two = work / "pipeline" / "track.json", work / "tracked" / "one.csv", work / "tracked" / "two.csv"
+    note.write_text(json.dumps({"begun": json.loads(note.read_text())["key"]}))
+    two.unlink()
+    whole = one.stat()
+    again = states(rallytrace("run", config, "--json"))
+    assert again == {**dict.fromkeys(first, "up to date"), "track": "done"}
+    assert (one.stat().st_ino, one.stat().st_mtime_ns) == (whole.st_ino, whole.st_mtime_ns)
+    assert len(Trajectory.from_csv(two)) == 30
+
+    config.write_text(config.read_text().replace("steps = 4", "steps = 8"))
     assert states(rallytrace("run", config, "--json")) == {
         "add": "up to date",
         "label": "up to date",
@@ -83,6 +94,7 @@ def test_all_steps_once_then_none_then_what_changed(config: Path) -> None:
         "track": "done",
     }
     assert len(registry.versions(work / "models", "club")) == 2
+    assert one.stat().st_mtime_ns > whole.st_mtime_ns  # by other weights
 
 
 def test_killed_in_training_it_goes_on_there(config: Path) -> None:
@@ -142,6 +154,8 @@ def test_a_step_that_fails_says_why_and_what_is_done_stays_done(config: Path) ->
         ("deploy = 1\n" + CONFIG, "deploy must be a section"),
         (CONFIG.replace('"club"', '"../club"'), "name '../club'"),
         (CONFIG.replace('"staging"', '"a/b"'), "stage 'a/b'"),
+        ("on = 'spark'\n" + CONFIG, "on = 'spark', expected local, ray"),
+        ("on = 'aws'\n" + CONFIG, "with on = 'aws' it must be s3://"),
     ],
 )
 def test_a_wrong_file_is_one_clear_error(config: Path, text: str, message: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import itertools
 import shlex
 import sys
 import tempfile
@@ -81,12 +82,28 @@ class On:
     def machines(self, instance: str) -> Machines:
         return Machines(self.role, self.image, self.instance or instance, self.count, self.hours, self.volume_gb)
 
+    def named(self, ask: Ask, kind: str, verb: str) -> str:
+        """A name for a job. Where one of the given name failed, it is tried again with a number behind the name."""
+        first = name = name_of(verb, self.name)
+        if self.name and not ask.dry_run:
+            for number in itertools.count(2):
+                found = service.describe(kind, name, ask.region)
+                if found is None or found.status not in ("Failed", "Stopped"):
+                    break
+                name = f"{first}-{number}"
+        return name
+
     def job(self, ask: Ask, kind: str, request: Request, machines: Machines) -> None:
-        """Agree on one job, make it and follow it."""
+        """Agree on one job, make it and follow it; one of that name that runs, or is done, is followed only."""
+        name = request.parameters[f"{kind}Name"]
+        if self.name and not ask.dry_run and service.describe(kind, name, ask.region):
+            notes.print(f"{name} is there already and is followed", highlight=False)
+            ask.tell(kind, name, wait=self.wait)
+            return
         where = f"{machines.count} x {machines.instance}, {machines.volume_gb} GB, for {machines.hours:g} h at most"
         if ask.agreed([request], where, f"cost: {machines.cost(self.price)}"):
             service.send([request], ask.region)
-            ask.tell(kind, request.parameters[f"{kind}Name"], wait=self.wait)
+            ask.tell(kind, name, wait=self.wait)
 
 
 def verb(function: Callable[..., None]) -> None:
@@ -176,7 +193,9 @@ def prepare(
         inputs["videos"] = videos
         words += ["--videos", f"{INPUT}/videos"]
     machines = dataclasses.replace(on.machines("ml.m5.xlarge"), count=1)
-    request = requests.processing(name_of("prepare", on.name), _words(words, options), inputs, out, machines)
+    request = requests.processing(
+        on.named(ask, "ProcessingJob", "prepare"), _words(words, options), inputs, out, machines
+    )
     on.job(ask, "ProcessingJob", request, machines)
 
 
@@ -194,7 +213,7 @@ def track(
     if model and storage.is_url(model):
         inputs["model"], model = model, f"{INPUT}/model"
     words += ["--model", model] if model else []
-    machines, name = on.machines("ml.c5.2xlarge"), name_of("track", on.name)
+    machines, name = on.machines("ml.c5.2xlarge"), on.named(ask, "ProcessingJob", "track")
     request = requests.processing(name, _words(words, options), inputs, out, machines, shared="videos")
     on.job(ask, "ProcessingJob", request, machines)
 
@@ -225,7 +244,7 @@ def train(
     chosen = {key: value for key, _, value in (each.partition("=") for each in settings or [])}
     _try_settings(chosen)
     machines = on.machines("ml.g4dn.xlarge")
-    request = requests.training(name_of("train", on.name), channels, out, machines, chosen, spot=spot)
+    request = requests.training(on.named(ask, "TrainingJob", "train"), channels, out, machines, chosen, spot=spot)
     on.job(ask, "TrainingJob", request, machines)
 
 

@@ -42,6 +42,7 @@ def eval_command(
     threads: Threads = None,
     threshold: Threshold = None,
     overlap: Annotated[int, typer.Option(min=1)] = 1,
+    path: Annotated[bool, typer.Option(help="Take the peak that the motion speaks for, not the highest.")] = True,
     fill: Annotated[int, typer.Option(min=0, help="Score with gap filling of up to this many frames.")] = 0,
     reject: Annotated[bool, typer.Option("--reject", help="Score with outlier rejection.")] = False,
     overwrite: Overwrite = False,
@@ -61,6 +62,7 @@ def eval_command(
             chosen,
             threshold=threshold,
             overlap=overlap,
+            path=path,
             fill=fill,
             reject=reject,
             on_clip=lambda done: bar(done, len(chosen), ""),
@@ -110,6 +112,7 @@ def train_command(
     device: Device = DeviceName.auto,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of the training step.")] = 1,
     workers: Annotated[int, typer.Option(min=0, help="Loader processes.")] = 1,
+    processes: Annotated[Optional[int], typer.Option(min=1, help="With --on ray; default all CPUs or GPUs.")] = None,  # noqa: UP045
     seed: Annotated[int, typer.Option(min=0)] = 0,
     val_every: Annotated[int, typer.Option(min=1)] = 1000,
     save_every: Annotated[int, typer.Option(min=1)] = 200,
@@ -160,9 +163,12 @@ def train_command(
         from rallytrace.scale.training import TrainJob, train_on_ray
 
         frames_in = str(cache) if cache else None
-        job = TrainJob(tuple(data), spec, out, options, init=init, cache=frames_in, provenance=provenance)
+        places = {"init": init, "cache": frames_in}
+        job = TrainJob(tuple(data), spec, out, options, **places, provenance=provenance, workers=processes)
         best = train_on_ray(job, on, say)
     else:
+        if (processes or 1) > 1:
+            raise InputError(f"--processes {processes}: here start so many by torchrun, or train with --on ray")
         if storage.is_url(out):
             raise InputError(f"--out {out}: training in this process needs a folder; a URL can be used with --on ray")
         start = storage.fetch(init) if init else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
@@ -11,7 +10,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from rallytrace import registry
+from rallytrace import registry, storage
+from rallytrace.aws import archive
 from rallytrace.cli.common import Json, app, print_json
 from rallytrace.errors import InputError
 from rallytrace.registry import ModelVersion
@@ -46,16 +46,21 @@ def models_command(context: typer.Context, where: Registry = None, as_json: Json
 
 @models.command("register")
 def register_command(
-    onnx: Annotated[Path, typer.Argument(help="An .onnx file of `rallytrace export`.", exists=True, dir_okay=False)],
+    onnx: Annotated[str, typer.Argument(help="An .onnx file, or model.tar.gz of a SageMaker job; path or URL.")],
     name: Annotated[str, typer.Option("--name", help="What it is for, such as tennis.")],
     where: Registry = None,
     stage: Annotated[Optional[str], typer.Option(help="Give it this stage, such as production.")] = None,  # noqa: UP045
     as_json: Json = False,
 ) -> None:
     """Keep a network as a version of NAME, with its figures and what it was made of."""
-    origin = OnnxNetwork(onnx, device="cpu").origin
+    path = storage.fetch(onnx)
+    if not path.is_file():
+        raise InputError(f"{onnx} does not exist: expected an .onnx file of `rallytrace export`")
+    if path.name == archive.NAME:
+        path = archive.model_in(path.parent)
+    origin = OnnxNetwork(path, device="cpu").origin
     metrics = {key: value for key, value in origin.pop("val", {}).items() if isinstance(value, float)}
-    version = registry.register(_asked(where), name, onnx, metrics=metrics, lineage=origin)
+    version = registry.register(_asked(where), name, path, metrics=metrics, lineage=origin)
     if stage:
         version = registry.promote(_asked(where), f"{name}@{version.version}", stage)
     _say([version], as_json)

@@ -18,7 +18,7 @@ from rallytrace.cli.common import Json, app, notes, print_json
 @app.command("run")
 def run_command(
     config: Annotated[Path, typer.Argument(help="A pipeline.toml; see the guide.")],
-    on: Annotated[Optional[str], typer.Option("--on", help="local, ray or ray://host:port, not the file's.")] = None,  # noqa: UP045
+    on: Annotated[Optional[str], typer.Option("--on", help="Not the file's: local, ray, ray://..., aws.")] = None,  # noqa: UP045
     logs: Annotated[Optional[Path], typer.Option("--logs", help="Folder; default beside the file.")] = None,  # noqa: UP045
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the commands only.")] = False,
     as_json: Json = False,
