@@ -75,9 +75,13 @@ VARIANTS = {
     "shake": Variant(augmentation={"shake": 0.3}),
     "blend": Variant(augmentation={"blend": 0.15}),
     "erase": Variant(augmentation={"erase": 0.15}),
-    # The field's network by the same loop on the same data: eight minutes of a core, where the base takes five.
+    # The field's network by the same loop on the same data: eight minutes of a core (the base: five), and more.
     "tracknet_v2": Variant(
         options={"steps": 100, "val_every": 100, "batch": 8, "warmup_steps": 20, "lr": 1e-3, "loss": "wbce"},
+        model="tracknet_v2",
+    ),
+    "tracknet_v2_long": Variant(
+        options={"steps": 400, "val_every": 400, "batch": 8, "warmup_steps": 40, "lr": 1e-3, "loss": "wbce"},
         model="tracknet_v2",
     ),
 }

@@ -56,7 +56,7 @@ def real_windows(network: Network, clips: list[Clip], count: int) -> list[NDArra
     for clip in clips[:: max(1, len(clips) // 12)]:
         recorder = Recorder(network, step=8)
         with video.read(clip.video) as reader:
-            tracker = Tracker(recorder, reader.info.wh)  # type: ignore[arg-type]
+            tracker = Tracker(recorder, reader.info.wh, path=False)  # type: ignore[arg-type]
             reader.give(wh=tracker.transform.content_wh, colour=tracker.colour)
             for frame in reader:
                 tracker.push(frame)
@@ -70,7 +70,7 @@ def real_windows(network: Network, clips: list[Clip], count: int) -> list[NDArra
 
 def score(weights: Path, clips: list[Clip]) -> str:
     network = load_network(str(weights), threads=1)
-    at_288, at_source = evaluate_clips(network, clips).total.counts.values()
+    at_288, at_source = evaluate_clips(network, clips, path=False).total.counts.values()
     size = weights.stat().st_size / 2**20
     return f"F1 {at_288.f1:.3f} / {at_source.f1:.3f}, {cpu_ms(network):.1f} CPU-ms a frame, {size:.2f} MiB"
 

@@ -30,7 +30,7 @@ def main() -> None:
     arguments.add_argument("--split", default="train")
     options = arguments.parse_args()
     clips = [clip for clip in load_clips(options.data) if clip.split == options.split]
-    report = evaluate_clips(load_network(options.weights, threads=1), clips, threshold=min(THRESHOLDS))
+    report = evaluate_clips(load_network(options.weights, threads=1), clips, threshold=min(THRESHOLDS), path=False)
     for threshold in THRESHOLDS:
         total, *rest = (score(clip, threshold) for clip in report.clips)
         for other in rest:

@@ -17,11 +17,12 @@ from rallytrace.types import Clip, Frame
 from .networks import Brightest
 
 
-def test_evaluation_is_the_tracker_and_the_metric(rally: Clip) -> None:
+@pytest.mark.parametrize("path", [True, False])
+def test_evaluation_is_the_tracker_and_the_metric(rally: Clip, path: bool) -> None:
     """The counts again, the long way round: track by hand, compare by hand."""
-    report = evaluate_clips(Brightest(), [rally], threshold=0.3)
+    report = evaluate_clips(Brightest(), [rally], threshold=0.3, path=path)
     info = video.probe(rally.video)
-    tracker = Tracker(Brightest(), info.wh, threshold=0.3)
+    tracker = Tracker(Brightest(), info.wh, threshold=0.3, path=path)
     with video.read(rally.video, wh=tracker.transform.content_wh) as reader:
         points = [p for frame in reader for p in tracker.push(frame)] + tracker.flush()
     tp = fp = fn = tn = 0
@@ -38,7 +39,7 @@ def test_evaluation_is_the_tracker_and_the_metric(rally: Clip) -> None:
     counts = next(iter(report.total.counts.values()))
     assert (counts.tp, counts.fp1 + counts.fp2, counts.fn, counts.tn) == (tp, fp, fn, tn)
     assert counts.total == len(rally.labels)
-    assert tp > 0
+    assert tp > 0 or path  # this network's peaks are players, which move no less smoothly than the ball
 
 
 def test_totals_are_sums_over_clips_and_matches(rallies_clips: list[Clip]) -> None:

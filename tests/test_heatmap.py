@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from rallytrace.heatmap import NEAR_CELLS, decode, render, render_offsets
+from rallytrace.heatmap import NEAR_CELLS, decode, peaks, render, render_offsets
 
 
 @pytest.mark.parametrize(("sigma_px", "stride"), [(2.5, 1), (3.2, 1), (4.0, 4), (5.0, 2)])
@@ -86,3 +86,31 @@ def test_offsets_of_another_peak_do_not_pull() -> None:
     offsets = np.where(mask_a[:, None], offset_a, np.where(mask_b[:, None], offset_b, 0)).astype(np.float32)
     xy, _ = decode(heat[0], offsets[0], stride=4)
     assert xy == pytest.approx(near_a, abs=0.01)
+
+
+def test_peaks_are_read_like_the_highest_one() -> None:
+    """Highest first, each at its own sub-pixel place; a shoulder is no peak, nor is what is under `least`."""
+    places = [(20.3, 30.8), (90.1, 12.4), (60.0, 60.0)]
+    maps = render(places, (18, 28), sigma_px=4.0, stride=4) * np.array([0.5, 0.9, 0.1], np.float32)[:, None, None]
+    heat = maps.max(0)
+    found = peaks(heat, stride=4, apart_px=4.0, least=0.2, most=5)
+    assert [score for _, score in found] == pytest.approx([0.9, 0.5], abs=0.1)
+    for (xy, _), place in zip(found, (places[1], places[0]), strict=True):
+        assert xy == pytest.approx(place, abs=0.3)
+    assert found[0] == decode(heat, stride=4)
+    assert peaks(heat, stride=4, apart_px=4.0, least=0.2, most=1) == found[:1]
+    assert peaks(heat, stride=4, apart_px=100.0, least=0.2, most=5) == found[:1]
+    assert len(peaks(heat, stride=4, apart_px=4.0, least=0.05, most=5)) == 3
+    offsets = render_offsets(places[:1], (18, 28), stride=4)[0][0]
+    assert peaks(maps[0], offsets, stride=4, apart_px=4.0, least=0.2, most=2)[0][0] == pytest.approx(
+        places[0], abs=0.01
+    )
+
+
+def test_the_highest_peak_counts_however_low_and_noise_ends() -> None:
+    empty = np.zeros((72, 128), np.float32)
+    assert len(peaks(empty, apart_px=4.0, least=0.2, most=5)) == 1
+    flat = np.full((72, 128), 0.7, np.float32)
+    assert 1 <= len(peaks(flat, apart_px=4.0, least=0.2, most=5)) <= 5
+    noise = np.random.default_rng(0).random((72, 128), np.float32)
+    assert len(peaks(noise, apart_px=4.0, least=0.2, most=5)) == 5

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from rallytrace.track import Tracker
+from rallytrace.trajectory.path import AHEAD
 from rallytrace.types import BallPoint, Frame, PointSource
 from rallytrace.window import BACKGROUND_EVERY, BACKGROUND_REACH
 
@@ -107,11 +108,12 @@ def test_a_frozen_source_is_answered_without_end() -> None:
         assert i + 1 - given <= 20
 
 
-def test_delay_is_bounded() -> None:
-    tracker, given = Tracker(Brightest(), WH), 0
+@pytest.mark.parametrize("path", [True, False])
+def test_delay_is_bounded(path: bool) -> None:
+    tracker, given = Tracker(Brightest(), WH, path=path), 0
     for i, frame in enumerate(frames(400)):
         given += len(tracker.push(frame))
-        assert i + 1 - given <= BACKGROUND_EVERY * (BACKGROUND_REACH + 1) + 5 + 2
+        assert i + 1 - given <= BACKGROUND_EVERY * (BACKGROUND_REACH + 1) + 5 + 2 + path * AHEAD
 
 
 def test_a_tracker_can_be_used_again_after_flush() -> None:

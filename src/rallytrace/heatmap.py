@@ -6,6 +6,7 @@ convention of `geometry`, once more.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from rallytrace.types import XY
 
 Floats = NDArray[np.float32]
+MOST_CELLS = 400  # of a heatmap are looked at for peaks: an untrained network lights up everywhere
 NEAR_CELLS = 1.5  # offsets are defined (and trained) on cells whose centre is this near to the ball
 
 
@@ -65,7 +67,32 @@ def decode(heatmap: Floats, offsets: Floats | None = None, *, stride: int = 1) -
     exactly (the standard Gaussian three-point estimator of particle image velocimetry).
     """
     i, j = np.unravel_index(int(np.argmax(heatmap)), heatmap.shape)
-    row, col = int(i), int(j)
+    return _read(heatmap, offsets, int(i), int(j), stride)
+
+
+def peaks(
+    heatmap: Floats, offsets: Floats | None = None, *, stride: int = 1, apart_px: float, least: float, most: int
+) -> list[tuple[XY, float]]:
+    """The local maxima of one heatmap (h, w), as `decode` reads each: at most `most`, highest first.
+
+    The first is `decode`'s own, whatever its height; the others are at least `least` high and `apart_px` model pixels
+    from those before them.
+    """
+    i, j = np.unravel_index(int(np.argmax(heatmap)), heatmap.shape)
+    cells = [(int(i), int(j))]
+    rows, cols = np.nonzero(heatmap >= least)
+    order = np.argsort(-heatmap[rows, cols], kind="stable")[:MOST_CELLS]
+    for row, col in zip(rows[order].tolist(), cols[order].tolist(), strict=True):
+        if len(cells) == most:
+            break
+        around = heatmap[max(row - 1, 0) : row + 2, max(col - 1, 0) : col + 2]
+        apart = all(math.hypot(row - r, col - c) * stride > apart_px for r, c in cells)
+        if apart and heatmap[row, col] >= around.max():
+            cells.append((row, col))
+    return [_read(heatmap, offsets, row, col, stride) for row, col in cells]
+
+
+def _read(heatmap: Floats, offsets: Floats | None, row: int, col: int, stride: int) -> tuple[XY, float]:
     score = float(min(max(heatmap[row, col], 0.0), 1.0))
     if offsets is None:
         u = col + _vertex(heatmap[row, max(col - 1, 0) : col + 2], has_left=col > 0)

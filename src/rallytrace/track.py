@@ -24,7 +24,8 @@ from rallytrace.geometry import FrameTransform
 from rallytrace.models import ModelSpec
 from rallytrace.runtime import Floats, Network, load_network
 from rallytrace.trajectory import CsvWriter, Linker
-from rallytrace.types import BallPoint, Frame, Image, PointSource, VideoInfo, Yuv
+from rallytrace.trajectory.path import AHEAD, BLOCK, LEAST, MOST_PEAKS, PathFinder, Peak
+from rallytrace.types import XY, BallPoint, Frame, Image, PointSource, VideoInfo, Yuv
 from rallytrace.window import (
     BACKGROUND_EVERY,
     BACKGROUND_REACH,
@@ -61,18 +62,20 @@ OpenTracker = Callable[[VideoInfo], AbstractContextManager[PointStream]]
 class Scenes:
     """Which pictures of a video are new, where its scenes begin, and at which frames a fresh tracker would be in step.
 
-    spec, overlap, live: of the tracker. step: of its windows. position: of the latest picture, counted through all
-    scenes, repeats left out. first: the position at which the present scene begins.
+    spec, overlap, live, path: of the tracker. step: of its windows. position: of the latest picture, counted through
+    all scenes, repeats left out. first: the position at which the present scene begins.
     """
 
-    def __init__(self, spec: ModelSpec, overlap: int = 1, *, live: bool = False) -> None:
+    def __init__(self, spec: ModelSpec, overlap: int = 1, *, live: bool = False, path: bool = True) -> None:
         if not 1 <= overlap <= spec.frames:
             raise InputError(f"overlap must be between 1 and the network's {spec.frames} frames, got {overlap}")
         self.step = max(1, round(spec.frames / overlap))
-        # Pictures that windows and samples of the background begin with: where a fresh tracker would be in step.
-        self._in_step = math.lcm(self.step, BACKGROUND_EVERY) if spec.background else self.step
+        # Pictures that windows, samples of the background and blocks of the path begin with: where a fresh tracker
+        # would be in step.
+        path = path and not live
+        self._in_step = math.lcm(self.step, BACKGROUND_EVERY if spec.background else 1, BLOCK if path else 1)
         behind = BACKGROUND_EVERY * (BACKGROUND_REACH * (2 if live else 1) + 1) if spec.background else 0
-        self._reach = behind + spec.frames  # no point depends on pictures farther back
+        self._reach = behind + spec.frames + AHEAD * path  # no point depends on pictures farther back
         self._starts: list[tuple[int, int, int]] = []  # position, frame index, how far ahead it serves
         self._last: Image = np.empty((0, 0), np.uint8)  # the latest picture
         self.position = -1
@@ -112,7 +115,8 @@ class Tracker:
 
     network: see `runtime.load_network`. source_wh: size of the video. threshold: peaks below are "no ball"; the
     network's own when None. overlap: how many windows see each frame, from 1 (fastest) to the window's length.
-    live: use the past only for the background, so that points come after one window instead of after five seconds.
+    live: use the past only, so that points come after one window instead of after nine seconds. path: take the peak of
+    each frame that the motion before and after speaks for (`trajectory.path`; not live), instead of its highest one.
     batch: windows per run of the network.
 
         with video.read(path) as reader:
@@ -132,15 +136,18 @@ class Tracker:
         overlap: int = 1,
         merge: MergeMode = "mean",
         live: bool = False,
+        path: bool = True,
         batch: int = 1,
     ) -> None:
         spec = network.spec
         self.network = network
         self.transform = FrameTransform.fit_area(source_wh, spec.size_wh, spec.multiple)
         self.threshold = spec.threshold if threshold is None else threshold
-        self._scenes, self._merge, self._live, self._batch = Scenes(spec, overlap, live=live), merge, live, batch
+        self._scenes = Scenes(spec, overlap, live=live, path=path)
+        self._merge, self._live, self._path, self._batch = merge, live, path and not live, batch
+        self._diagonal_px = math.hypot(*source_wh)
         self._waiting: deque[tuple[int, float, int]] = deque()  # frame index, pts_s, position of its picture
-        self._results: dict[int, tuple[tuple[float, float], float]] = {}  # position -> source xy, score
+        self._results: dict[int, tuple[XY | None, float]] = {}  # position -> source xy, score
         self._begin_scene()
 
     @property
@@ -182,10 +189,13 @@ class Tracker:
         self._maker = WindowMaker(spec.frames, step=self._scenes.step, outputs=spec.outputs, background=background)
         self._merger = Merger(spec.frames, self._merge)
         self._windows: list[Window] = []
+        self._finder = PathFinder(self._diagonal_px, self.threshold)
+        self._undecided: deque[tuple[int, list[Peak]]] = deque()  # position, peaks
 
     def _end_scene(self) -> None:
         self._windows += self._maker.flush()
         self._predict(settled=None)
+        self._settle(self._finder.flush())
         self._scenes.begin()
 
     def _predict(self, *, settled: int | None) -> None:
@@ -197,21 +207,34 @@ class Tracker:
                 self._merger.add(window, heatmaps[i], None if offsets is None else offsets[i])
         self._windows = []
         for position, heat, off in self._merger.pop(settled):
-            self._results[self._scenes.first + position] = self._decode(heat, off)
+            peaks = self._peaks(heat, off)
+            if self._path:
+                self._undecided.append((self._scenes.first + position, peaks))
+                self._settle(self._finder.push(peaks))
+            else:
+                found = peaks[0].score >= self.threshold
+                self._results[self._scenes.first + position] = peaks[0].xy if found else None, peaks[0].score
 
-    def _decode(self, heat: Floats, offsets: Floats | None) -> tuple[tuple[float, float], float]:
+    def _peaks(self, heat: Floats, offsets: Floats | None) -> list[Peak]:
         spec = self.network.spec
-        xy, score = heatmap.decode(heat, offsets, stride=spec.stride)
-        return self.transform.to_source(xy), score
+        most, least = (MOST_PEAKS, LEAST * self.threshold) if self._path else (1, 1.0)
+        found = heatmap.peaks(heat, offsets, stride=spec.stride, apart_px=spec.sigma_px, least=least, most=most)
+        return [Peak(self.transform.to_source(xy), score) for xy, score in found]
+
+    def _settle(self, decided: list[int | None]) -> None:
+        for choice in decided:
+            position, peaks = self._undecided.popleft()
+            self._results[position] = (
+                (None, peaks[0].score) if choice is None else (peaks[choice].xy, peaks[choice].score)
+            )
 
     def _emit(self) -> list[BallPoint]:
         points = []
         while self._waiting and self._waiting[0][2] in self._results:
             index, pts_s, position = self._waiting.popleft()
             xy, score = self._results[position]
-            found = score >= self.threshold
-            source = PointSource.MODEL if found else PointSource.NONE
-            points.append(BallPoint(index, pts_s, xy if found else None, score, source))
+            source = PointSource.NONE if xy is None else PointSource.MODEL
+            points.append(BallPoint(index, pts_s, xy, score, source))
         newest = self._scenes.position  # a repeat of this picture may still come
         oldest = self._waiting[0][2] if self._waiting else newest
         for position in [p for p in self._results if p < min(oldest, newest)]:

@@ -407,7 +407,7 @@ def _validate(
     on_step: Callable[[int, dict[str, float]], None],
 ) -> None:
     network = TorchNetwork(run.averaged(), run.spec, device=str(run.world.device))
-    report = evaluate_clips(network, val)
+    report = evaluate_clips(network, val, path=False)  # what the network says by itself
     figures = _figures(report)
     log.write(run.step, **figures)
     on_step(run.step, figures)

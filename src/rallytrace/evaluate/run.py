@@ -123,14 +123,16 @@ def evaluate_clips(
     *,
     threshold: float | None = None,
     overlap: int = 1,
+    path: bool = True,
     fill: int = 0,
     reject: bool = False,
     tolerances: Sequence[Tolerance] = TOLERANCES,
     on_clip: Callable[[int], None] | None = None,
 ) -> Report:
-    """Track every clip and compare with its labels. By default the network's bare word counts: no filling or rejection.
+    """Track every clip and compare with its labels; nothing is filled or rejected unless asked.
 
-    threshold, overlap: see `Tracker`. fill, reject: see `Linker`. on_clip: told how many clips are done.
+    threshold, overlap, path: see `Tracker`; without `path` the network's bare word counts. fill, reject: see `Linker`.
+    on_clip: told how many clips are done.
     Raises InputError without clips, VideoError for a clip that cannot be read, LabelError for labels of another clip.
     """
     if not clips:
@@ -139,7 +141,7 @@ def evaluate_clips(
     for clip in clips:
         with video.read_clip(clip) as reader:
             wh = reader.info.wh
-            tracker = Tracker(network, wh, threshold=threshold, overlap=overlap)
+            tracker = Tracker(network, wh, threshold=threshold, overlap=overlap, path=path)
             reader.give(wh=tracker.transform.content_wh, colour=tracker.colour)
             points: list[BallPoint] = []
             contrasts: dict[int, float] = {}
@@ -161,6 +163,7 @@ def evaluate_clips(
         "device": network.device,
         "threshold": tracker.threshold,
         "overlap": overlap,
+        "path": path,
         "fill": fill,
         "reject": reject,
         "clips": [clip.name for clip in clips],
