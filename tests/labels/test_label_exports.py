@@ -84,6 +84,19 @@ class TestCvat:
         assert told(labels) == {100: None, 101: (10, 20), 102: (12, 20), 103: None}
         assert not labels.extra(102).keyframe
 
+    def test_jobs_of_one_video_that_were_exported_one_by_one(self, tmp_path: Path) -> None:
+        def job(start: int, shapes: str) -> str:
+            about = f"<job><start_frame>{start}</start_frame><stop_frame>{start + 2}</stop_frame>"
+            track = f'<track id="0" label="ball">{shapes}</track>'
+            return f"<annotations><meta>{about}<source>r.mp4</source></job></meta>{track}</annotations>"
+
+        files = {
+            "job_7/annotations.xml": job(0, point(0, 1) + point(1, 1, outside=1)),
+            "job_8/annotations.xml": job(2, point(2, 5) + point(4, 7)),
+            "other.xml": "<annotation><folder>of another tool</folder></annotation>",
+        }
+        assert by_name(packed(tmp_path, files)) == {"r": {0: (1, 20), 1: None, 2: (5, 20), 3: (6, 20), 4: (7, 20)}}
+
     def test_a_task_cut_into_overlapping_segments_with_several_balls(self, tmp_path: Path) -> None:
         """The same ball in two tracks, one of which ends where the other goes on; a spare ball lies around."""
         spare = '<attribute name="used_in_game">0</attribute>'

@@ -8,7 +8,7 @@ shape. The ball's place is the point, the ellipse's centre, or the middle of box
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import PurePosixPath
 from typing import NamedTuple
@@ -46,13 +46,26 @@ def read(source: Source, options: ReadOptions) -> list[LabelSet]:
 
     Raises LabelError, MissingDependency without defusedxml.
     """
-    sets = [labels for name in source.find(".xml") for labels in _read_one(source, name, options)]
-    if not sets:
+    names = [name for name in source.find(".xml") if source.is_file or "<annotations" in source.head(name)]
+    if not names:
         raise LabelError(f"{source.path}: no XML file inside, expected CVAT's annotations.xml")
-    return sets
+    parts = [part for name in names for part in _read_one(source, name, options)]
+    return [found.done(looked_at, "absent") for found, looked_at in _together(parts)]
 
 
-def _read_one(source: Source, name: str, options: ReadOptions) -> Iterator[LabelSet]:
+def _together(parts: Iterable[tuple[str, Builder, range]]) -> list[tuple[Builder, set[int]]]:
+    """Jobs of one video, which CVAT exports one by one, as one."""
+    found: dict[str, tuple[Builder, set[int]]] = {}
+    for key, part, looked_at in parts:
+        builder, frames = found.setdefault(key, (part, set()))
+        frames.update(looked_at)
+        if builder is not part:
+            builder.merge(part)
+    return list(found.values())
+
+
+def _read_one(source: Source, name: str, options: ReadOptions) -> Iterator[tuple[str, Builder, range]]:
+    """Of each task, or of a job: what is one with others of the same key, and which frames were looked at."""
     root = source.xml(name)
     where = source.where(name)
     if root.tag != "annotations":
@@ -62,7 +75,7 @@ def _read_one(source: Source, name: str, options: ReadOptions) -> Iterator[Label
     known = [label.findtext("name", "") for label in root.iter("label")]
     wanted = choose_label(used + known, options.label, where) if used or known else ""
     tasks = [*root.findall("meta/task"), *root.findall("meta/project/tasks/task"), *root.findall("meta/job")]
-    for task in tasks or [Element("task")]:
+    for n, task in enumerate(tasks or [Element("task")]):
         named = task.findtext("name") or PurePosixPath(task.findtext("source") or "").stem  # of a job: no name
         found = Builder(named or source.stem(name), where, options)
         found.video = task.findtext("source") or ""
@@ -76,7 +89,8 @@ def _read_one(source: Source, name: str, options: ReadOptions) -> Iterator[Label
         _read_images(found, pictures, wanted)
         looked_at = _looked_at(found, task)
         # A file without a track of the ball says nothing about it: its frames stay unlabelled.
-        yield found.done(looked_at if balls or pictures else (), "absent")
+        key = f"job {found.name}" if task.tag == "job" else f"{name}, task {n}"
+        yield key, found, looked_at if balls or pictures else range(0)
 
 
 def _number(found: Builder, shapes: Sequence[Element], task: Element) -> None:
@@ -98,11 +112,11 @@ def _looked_at(found: Builder, task: Element) -> range:
     """The frames that CVAT showed: start_frame to stop_frame, or size many."""
     start = found.frame(task.findtext("start_frame") or 0)
     stop, size = task.findtext("stop_frame"), task.findtext("size")
-    end = found.frame(stop) + 1 if stop else start + found.whole(size, "size") if size else found.last + 1
+    end = found.frame(stop) + 1 if stop else start + found.whole(size, "size") * _step(task) if size else found.last + 1
     if not start <= end <= MAX_FRAMES:
         raise LabelError(f"{found.where}: frames {start} to {end}, expected at most {MAX_FRAMES}")
     end = min(end, found.n_frames or end)
-    if start == 0 and (stop or size):
+    if start == 0 and (stop or size) and task.tag != "job":
         found.length(max(end, found.last + 1))
     return range(start, end, _step(task))
 

@@ -168,7 +168,8 @@ class Builder:
         """A frame number of the file, checked."""
         frame = self.whole(value, "frame")
         if not 0 <= frame < MAX_FRAMES:
-            raise LabelError(f"{self.where}: frame {frame}, expected one from 0 to {MAX_FRAMES - 1}")
+            expected = f"expected one from 0 to {MAX_FRAMES - 1} (--first-frame tells how the file counts)"
+            raise LabelError(f"{self.where}: frame {frame}, {expected}")
         return frame
 
     def length(self, value: object) -> None:
@@ -205,6 +206,13 @@ class Builder:
             self._doubles.add(frame)
         if known is None or rank > known[0]:
             self._labels[frame] = (rank, label, extra)
+
+    def merge(self, other: Builder) -> None:
+        """What `other` collected of the same clip."""
+        self._unknown |= other._unknown
+        self.notes += other.notes
+        for frame, (rank, label, extra) in other._labels.items():
+            self._put(frame, label, extra, rank)
 
     def has(self, frame: int) -> bool:
         """Whether the file said something of `frame`."""
