@@ -285,8 +285,8 @@ def _forward(
                 piece = data[:allowed] if data is not None else answer.read(min(allowed, 1 << 16))
                 if not piece:
                     return
+                seen.sent += len(piece)  # before the client can have it, and the test can go on and count
                 client.sendall(bytes([piece[0] ^ 1]) + piece[1:] if fault.damage else piece)
-                seen.sent += len(piece)
                 allowed -= len(piece)
 
 

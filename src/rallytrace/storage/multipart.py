@@ -16,7 +16,6 @@ import re
 import time
 import urllib.error
 import urllib.request
-from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -25,7 +24,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from rallytrace.errors import OutputError
 from rallytrace.files import AtomicFile, make_folder
 
 STALE_S = 7 * 86_400.0
@@ -61,53 +59,35 @@ class Bucket:
         """The pieces, of `part` bytes but for the last, as one object; those that an earlier run sent are passed over.
 
         digest: SHA-256 of the whole, by which an upload that was cut is known again. Raises Refused, and what `pieces`
-        raises; an OutputError of a changed file ends the upload.
+        raises.
         """
         self._end_stale()
         upload, etags, note = self._begin(key, f"{digest} {part}", tags)
         query = {"uploadId": upload}
         try:
             etags |= self._send(key, pieces, query, etags)
-            body = "".join(
-                f"<Part><PartNumber>{number}</PartNumber><ETag>{html.escape(etag)}</ETag></Part>"
-                for number, (etag, _) in sorted(etags.items())
-            )
-            whole = f"<CompleteMultipartUpload>{body}</CompleteMultipartUpload>".encode()
-            self.ask("POST", key, query, whole)
+            parts = (f"<PartNumber>{n}</PartNumber><ETag>{html.escape(etags[n])}</ETag>" for n in sorted(etags))
+            whole = "".join(f"<Part>{each}</Part>" for each in parts)
+            self.ask("POST", key, query, f"<CompleteMultipartUpload>{whole}</CompleteMultipartUpload>".encode())
         except Refused as error:
-            if error.status == 404:  # ended by another process, or by an answer that was lost on its way
-                note.unlink(missing_ok=True)
-            elif 400 <= error.status < 500 and error.status not in (401, 403, 429):
-                self._end(key, upload, note)
-            raise
-        except OutputError as error:
-            if "was changed" in str(error):
+            if 400 <= error.status < 500 and error.status not in (401, 403, 429):
                 self._end(key, upload, note)
             raise
         note.unlink(missing_ok=True)
 
-    def _send(
-        self, key: str, pieces: Iterable[bytes], query: dict[str, str], there: dict[int, tuple[str, int]]
-    ) -> dict[int, tuple[str, int]]:
-        """ETag and size of the parts that were sent."""
-
-        def send(number: int, piece: bytes) -> None:
-            answer, _ = self.ask("PUT", key, {**query, "partNumber": str(number)}, piece)
-            sent[number] = answer["ETag"], len(piece)
-
-        sent: dict[int, tuple[str, int]] = {}
-        running: deque[Future[None]] = deque()
+    def _send(self, key: str, pieces: Iterable[bytes], query: dict[str, str], there: dict[int, str]) -> dict[int, str]:
+        """ETags of the parts that were not there."""
+        running: dict[int, Future[tuple[http.client.HTTPMessage, str]]] = {}
         with ThreadPoolExecutor(AT_ONCE) as pool:
             for number, piece in enumerate(pieces, 1):
-                if there.get(number, ("", -1))[1] != len(piece):
-                    running.append(pool.submit(send, number, piece))
-                if len(running) > AT_ONCE:
-                    running.popleft().result()
-            for each in running:
-                each.result()
-        return sent
+                if number not in there:
+                    words = {**query, "partNumber": str(number)}
+                    running[number] = pool.submit(self.ask, "PUT", key, words, piece)
+                if number - AT_ONCE in running:  # no more than so many are in memory
+                    running[number - AT_ONCE].result()
+            return {number: each.result()[0]["ETag"] for number, each in running.items()}
 
-    def _begin(self, key: str, content: str, tags: dict[str, str]) -> tuple[str, dict[int, tuple[str, int]], Path]:
+    def _begin(self, key: str, content: str, tags: dict[str, str]) -> tuple[str, dict[int, str], Path]:
         """An upload, the parts that it has, and its note."""
         note = _notes() / f"{hashlib.sha256(f'{self.base} {key}'.encode()).hexdigest()[:32]}.json"
         known = _read(note)
@@ -123,13 +103,13 @@ class Bucket:
             json.dump({"base": self.base, "key": key, "upload": upload, "content": content, "began": time.time()}, file)
         return upload, {}, note
 
-    def _parts(self, key: str, upload: str) -> dict[int, tuple[str, int]]:
-        found: dict[int, tuple[str, int]] = {}
+    def _parts(self, key: str, upload: str) -> dict[int, str]:
+        found: dict[int, str] = {}
         after = "0"
         while after:
             _, answer = self.ask("GET", key, {"part-number-marker": after, "uploadId": upload})
             for part in re.findall("<Part>(.*?)</Part>", answer, re.DOTALL):
-                found[int(_text(part, "PartNumber"))] = _text(part, "ETag"), int(_text(part, "Size"))
+                found[int(_text(part, "PartNumber"))] = _text(part, "ETag")
             after = _text(answer, "NextPartNumberMarker") if _text(answer, "IsTruncated") == "true" else ""
         return found
 
