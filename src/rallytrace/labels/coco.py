@@ -12,21 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rallytrace.errors import LabelError
-from rallytrace.labels.sets import (
-    BALL_LIKE,
-    Builder,
-    Extra,
-    LabelSet,
-    ReadOptions,
-    WriteOptions,
-    choose_label,
-    clips_of,
-    event_of,
-    frame_number,
-    safe_name,
-    score_of,
-    visibility_of,
-)
+from rallytrace.labels import sets
 from rallytrace.labels.source import Source, objects
 from rallytrace.types import XY, Visibility
 
@@ -45,12 +31,12 @@ def _looks_so(source: Source, name: str) -> bool:
     return all(key in data for key in (b'"images"', b'"annotations"', b'"categories"'))
 
 
-def read(source: Source, options: ReadOptions) -> list[LabelSet]:
+def read(source: Source, options: sets.ReadOptions) -> list[sets.LabelSet]:
     """One set per video: by video_id, by the folder of the pictures, or by their names up to the number.
 
     Raises LabelError.
     """
-    builders: dict[str, Builder] = {}
+    builders: dict[str, sets.Builder] = {}
     shown: dict[str, list[int]] = {}
     values = {name: source.json(name) for name in source.find(".json")}
     files = [name for name, value in values.items() if isinstance(value, dict) and "images" in value]
@@ -65,8 +51,8 @@ def _read_one(
     source: Source,
     name: str,
     value: Json,
-    options: ReadOptions,
-    builders: dict[str, Builder],
+    options: sets.ReadOptions,
+    builders: dict[str, sets.Builder],
     shown: dict[str, list[int]],
 ) -> None:
     where = source.where(name)
@@ -76,13 +62,13 @@ def _read_one(
     names = {str(category.get("id")): str(category.get("name")) for category in categories}
     ball = _ball(names, {str(annotation.get("category_id")) for annotation in annotations}, options, where)
     video_names = {str(video.get("id")): str(video.get("name") or video.get("file_name")) for video in videos}
-    clips = clips_of(str(image.get("file_name")) for image in images)
+    clips = sets.clips_of(str(image.get("file_name")) for image in images)
     mine: set[str] = set()
-    places: dict[str, tuple[Builder, int]] = {}
+    places: dict[str, tuple[sets.Builder, int]] = {}
     for rank, image in enumerate(sorted(images, key=lambda image: str(image.get("file_name")).encode())):
         clip = video_names.get(str(image.get("video_id"))) or clips[str(image.get("file_name"))]
         clip = clip if clip not in ("", "None") else source.stem(name)
-        found = builders.setdefault(clip, Builder(clip, where, options))
+        found = builders.setdefault(clip, sets.Builder(clip, where, options))
         found.where = where
         mine.add(clip)
         places[str(image.get("id"))] = (found, _frame_of(image, rank, found))
@@ -99,32 +85,32 @@ def _read_one(
         shown.setdefault(found.name, []).append(frame)
 
 
-def _ball(names: dict[str, str], used: set[str], options: ReadOptions, where: str) -> str | None:
+def _ball(names: dict[str, str], used: set[str], options: sets.ReadOptions, where: str) -> str | None:
     """Which category is the ball. Of several that sound like one, it is among those with annotations (Roboflow adds
     one of the data set's name); where no ball is annotated, it may still be among the others."""
     annotated = sorted({names.get(each, each) for each in used})
-    if options.label is None and any(word in name.casefold() for name in annotated for word in BALL_LIKE):
-        return choose_label(annotated, None, where)
+    if options.label is None and any(word in name.casefold() for name in annotated for word in sets.BALL_LIKE):
+        return sets.choose_label(annotated, None, where)
     known = [*annotated, *names.values()]
-    return choose_label(known, options.label, where) if known else None
+    return sets.choose_label(known, options.label, where) if known else None
 
 
-def _frame_of(image: Json, rank: int, found: Builder) -> int:
+def _frame_of(image: Json, rank: int, found: sets.Builder) -> int:
     """Its frame number if it tells one, then the number in its name, then its place in the order of the names."""
     for key in ("frame_id", "frame_index", "frame_number"):
         if key in image:
             return found.frame(image[key])
-    named = frame_number(str(image.get("file_name")), found.options.first_frame)
+    named = sets.frame_number(str(image.get("file_name")), found.options.first_frame)
     if named is None:
         found.notes.append(f"{found.name}: pictures without numbers were counted in the order of their names")
     return found.frame(rank if named is None else named)
 
 
-def _put(found: Builder, frame: int, annotation: Json) -> None:
+def _put(found: sets.Builder, frame: int, annotation: Json) -> None:
     told = annotation["attributes"] if isinstance(annotation.get("attributes"), dict) else {}
-    score = score_of(annotation.get("score"))
+    score = sets.score_of(annotation.get("score"))
     seen = told.get("interpolated") is not True and told.get("keyframe") is not False  # the latter is CVAT's word
-    extra = Extra(event_of(told.get("event", "")), seen, score)
+    extra = sets.Extra(sets.event_of(told.get("event", "")), seen, score)
     place = _keypoint(annotation, found)
     if place is None and annotation.get("bbox"):
         box = annotation["bbox"]
@@ -137,10 +123,10 @@ def _put(found: Builder, frame: int, annotation: Json) -> None:
         found.put_unlabelled(frame)
         return
     default = Visibility.OCCLUDED if told.get("occluded") is True else place[1]
-    found.put(frame, place[0], visibility_of(told.get("visibility", ""), default), extra)
+    found.put(frame, place[0], sets.visibility_of(told.get("visibility", ""), default), extra)
 
 
-def _keypoint(annotation: Json, found: Builder) -> tuple[XY, Visibility] | None:
+def _keypoint(annotation: Json, found: sets.Builder) -> tuple[XY, Visibility] | None:
     """The first keypoint that is labelled."""
     values = annotation.get("keypoints") or []
     if not isinstance(values, list) or len(values) % 3:
@@ -152,14 +138,14 @@ def _keypoint(annotation: Json, found: Builder) -> tuple[XY, Visibility] | None:
     return None
 
 
-def render(sets: Sequence[LabelSet], options: WriteOptions) -> dict[str, str]:
+def render(clips: Sequence[sets.LabelSet], options: sets.WriteOptions) -> dict[str, str]:
     """`<clip>.json` with one category ball of one keypoint and a box of box_px."""
-    return {f"{safe_name(labels.name)}.json": _document(labels, options.box_px) for labels in sets}
+    return {f"{sets.safe_name(labels.name)}.json": _document(labels, options.box_px) for labels in clips}
 
 
-def _document(labels: LabelSet, box_px: float) -> str:
+def _document(labels: sets.LabelSet, box_px: float) -> str:
     size = {"width": labels.wh[0], "height": labels.wh[1]} if labels.wh else {}
-    name = safe_name(labels.name)
+    name = sets.safe_name(labels.name)
     images = [
         {"id": frame + 1, "file_name": f"{name}/{name}_{frame:06}.jpg", "frame_id": frame, **size}
         for frame in sorted(labels.labels)

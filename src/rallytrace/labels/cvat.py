@@ -15,21 +15,7 @@ from typing import NamedTuple
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from rallytrace.errors import LabelError
-from rallytrace.labels.sets import (
-    EVENTS,
-    MAX_FRAMES,
-    VISIBILITY_NAMES,
-    Builder,
-    Extra,
-    LabelSet,
-    ReadOptions,
-    WriteOptions,
-    choose_label,
-    event_of,
-    frame_number,
-    safe_name,
-    visibility_of,
-)
+from rallytrace.labels import sets
 from rallytrace.labels.source import Source
 from rallytrace.types import XY, Visibility
 
@@ -41,7 +27,7 @@ def detect(source: Source) -> bool:
     return any("<annotations" in source.head(name) for name in source.find(".xml")[:5])
 
 
-def read(source: Source, options: ReadOptions) -> list[LabelSet]:
+def read(source: Source, options: sets.ReadOptions) -> list[sets.LabelSet]:
     """The ball of each task of each XML file. Frames of the task without a ball are absent, as CVAT means it.
 
     Raises LabelError, MissingDependency without defusedxml.
@@ -53,9 +39,9 @@ def read(source: Source, options: ReadOptions) -> list[LabelSet]:
     return [found.done(looked_at, "absent") for found, looked_at in _together(parts)]
 
 
-def _together(parts: Iterable[tuple[str, Builder, range]]) -> list[tuple[Builder, set[int]]]:
+def _together(parts: Iterable[tuple[str, sets.Builder, range]]) -> list[tuple[sets.Builder, set[int]]]:
     """Jobs of one video, which CVAT exports one by one, as one."""
-    found: dict[str, tuple[Builder, set[int]]] = {}
+    found: dict[str, tuple[sets.Builder, set[int]]] = {}
     for key, part, looked_at in parts:
         builder, frames = found.setdefault(key, (part, set()))
         frames.update(looked_at)
@@ -64,7 +50,7 @@ def _together(parts: Iterable[tuple[str, Builder, range]]) -> list[tuple[Builder
     return list(found.values())
 
 
-def _read_one(source: Source, name: str, options: ReadOptions) -> Iterator[tuple[str, Builder, range]]:
+def _read_one(source: Source, name: str, options: sets.ReadOptions) -> Iterator[tuple[str, sets.Builder, range]]:
     """Of each task, or of a job: what is one with others of the same key, and which frames were looked at."""
     root = source.xml(name)
     where = source.where(name)
@@ -73,11 +59,11 @@ def _read_one(source: Source, name: str, options: ReadOptions) -> Iterator[tuple
     tracks, images = root.findall("track"), root.findall("image")
     used = [t.get("label", "") for t in tracks] + [s.get("label", "") for i in images for s in i if s.tag in SHAPES]
     known = [label.findtext("name", "") for label in root.iter("label")]
-    wanted = choose_label(used + known, options.label, where) if used or known else ""
+    wanted = sets.choose_label(used + known, options.label, where) if used or known else ""
     tasks = [*root.findall("meta/task"), *root.findall("meta/project/tasks/task"), *root.findall("meta/job")]
     for n, task in enumerate(tasks or [Element("task")]):
         named = task.findtext("name") or PurePosixPath(task.findtext("source") or "").stem  # of a job: no name
-        found = Builder(named or source.stem(name), where, options)
+        found = sets.Builder(named or source.stem(name), where, options)
         found.video = task.findtext("source") or ""
         found.size(task.findtext("original_size/width"), task.findtext("original_size/height"))
         mine = [t for t in tracks if t.get("task_id") in (None, task.findtext("id"))]
@@ -93,7 +79,7 @@ def _read_one(source: Source, name: str, options: ReadOptions) -> Iterator[tuple
         yield key, found, looked_at if balls or pictures else range(0)
 
 
-def _number(found: Builder, shapes: Sequence[Element], task: Element) -> None:
+def _number(found: sets.Builder, shapes: Sequence[Element], task: Element) -> None:
     """With a step, shapes beside the pictures shown count these, not the video's frames: they get the latter."""
     start, step = found.frame(task.findtext("start_frame") or 0), _step(task)
     numbers = [found.frame(shape.get("frame")) for shape in shapes]
@@ -108,13 +94,13 @@ def _step(task: Element) -> int:
     return max(1, int(step[1])) if step else 1
 
 
-def _looked_at(found: Builder, task: Element) -> range:
+def _looked_at(found: sets.Builder, task: Element) -> range:
     """The frames that CVAT showed: start_frame to stop_frame, or size many."""
     start = found.frame(task.findtext("start_frame") or 0)
     stop, size = task.findtext("stop_frame"), task.findtext("size")
     end = found.frame(stop) + 1 if stop else start + found.whole(size, "size") * _step(task) if size else found.last + 1
-    if not start <= end <= MAX_FRAMES:
-        raise LabelError(f"{found.where}: frames {start} to {end}, expected at most {MAX_FRAMES}")
+    if not start <= end <= sets.MAX_FRAMES:
+        raise LabelError(f"{found.where}: frames {start} to {end}, expected at most {sets.MAX_FRAMES}")
     end = min(end, found.n_frames or end)
     if start == 0 and (stop or size) and task.tag != "job":
         found.length(max(end, found.last + 1))
@@ -129,7 +115,7 @@ class _Shape(NamedTuple):
     element: Element
 
 
-def _read_track(found: Builder, track: Element, step: int) -> None:
+def _read_track(found: sets.Builder, track: Element, step: int) -> None:
     shapes = sorted((_shape(found, e) for e in track if e.tag in SHAPES), key=lambda shape: shape.frame)
     for shape in shapes:
         _put(found, shape, shape.element.get("keyframe", "1") != "0", len(shapes))
@@ -140,7 +126,7 @@ def _read_track(found: Builder, track: Element, step: int) -> None:
             _put(found, a._replace(frame=frame, xy=a.xy if b.outside else xy), False, len(shapes))
 
 
-def _shape(found: Builder, element: Element) -> _Shape:
+def _shape(found: sets.Builder, element: Element) -> _Shape:
     frame = found.frame(element.get("frame"))
     attributes = {a.get("name", "").casefold(): (a.text or "").strip() for a in element.iter("attribute")}
     if element.tag == "skeleton":  # its points say for themselves whether they are seen
@@ -150,7 +136,7 @@ def _shape(found: Builder, element: Element) -> _Shape:
     return _Shape(frame, _centre(element, found), gone, attributes, element)
 
 
-def _centre(element: Element, found: Builder) -> XY:
+def _centre(element: Element, found: sets.Builder) -> XY:
     def value(name: str) -> float:
         return found.number(element.get(name), f"{name} of a <{element.tag}>")
 
@@ -167,23 +153,23 @@ def _centre(element: Element, found: Builder) -> XY:
     return (min(xs) + max(xs)) / 2, (min(ys) + max(ys)) / 2
 
 
-def _put(found: Builder, shape: _Shape, keyframe: bool, rank: int) -> None:
+def _put(found: sets.Builder, shape: _Shape, keyframe: bool, rank: int) -> None:
     told = shape.attributes
     if told.get("visibility") == "unlabelled":
         found.put_unlabelled(shape.frame)
         return
-    extra = Extra(event_of(told.get("event", "")), keyframe and told.get("interpolated") != "true")
+    extra = sets.Extra(sets.event_of(told.get("event", "")), keyframe and told.get("interpolated") != "true")
     if shape.outside:
         found.put_absent(shape.frame, extra)
         return
     hidden = shape.element.get("occluded") == "1"
-    visibility = visibility_of(told.get("visibility", ""), Visibility.OCCLUDED if hidden else Visibility.CLEAR)
+    visibility = sets.visibility_of(told.get("visibility", ""), Visibility.OCCLUDED if hidden else Visibility.CLEAR)
     found.put(shape.frame, shape.xy, visibility, extra, rank)
 
 
-def _read_images(found: Builder, images: Sequence[Element], wanted: str) -> None:
+def _read_images(found: sets.Builder, images: Sequence[Element], wanted: str) -> None:
     """CVAT for images: a picture of the task may have the ball; one without has none."""
-    numbers = [frame_number(image.get("name", ""), found.options.first_frame) for image in images]
+    numbers = [sets.frame_number(image.get("name", ""), found.options.first_frame) for image in images]
     clear = len(set(numbers) - {None}) == len(numbers)  # not so for pictures of several folders
     for image, named in zip(images, numbers, strict=True):
         frame = found.frame(named if clear else image.get("id"))
@@ -196,12 +182,12 @@ def _read_images(found: Builder, images: Sequence[Element], wanted: str) -> None
             found.put_absent(frame)
 
 
-def render(sets: Sequence[LabelSet], options: WriteOptions) -> dict[str, str]:
+def render(clips: Sequence[sets.LabelSet], options: sets.WriteOptions) -> dict[str, str]:
     """`<clip>.xml`: one track of points, each a keyframe, so that CVAT interpolates nothing."""
-    return {f"{safe_name(labels.name)}.xml": _document(labels) for labels in sets}
+    return {f"{sets.safe_name(labels.name)}.xml": _document(labels) for labels in clips}
 
 
-def _document(labels: LabelSet) -> str:
+def _document(labels: sets.LabelSet) -> str:
     root = Element("annotations")
     _text(root, version="1.1")
     task = SubElement(SubElement(root, "meta"), "task")
@@ -210,8 +196,8 @@ def _document(labels: LabelSet) -> str:
     label = SubElement(SubElement(task, "labels"), "label")
     _text(label, name="ball", type="points")
     attributes = SubElement(label, "attributes")
-    _attribute(attributes, "visibility", "select", [*VISIBILITY_NAMES, "absent", "unlabelled"])
-    _attribute(attributes, "event", "select", ["flying", *EVENTS[1:]])
+    _attribute(attributes, "visibility", "select", [*sets.VISIBILITY_NAMES, "absent", "unlabelled"])
+    _attribute(attributes, "event", "select", ["flying", *sets.EVENTS[1:]])
     _attribute(attributes, "interpolated", "checkbox", ["false"])
     if labels.wh:
         _text(SubElement(task, "original_size"), width=labels.wh[0], height=labels.wh[1])
@@ -233,7 +219,7 @@ def _attribute(parent: Element, name: str, kind: str, values: list[str]) -> None
     _text(attribute, name=name, mutable="True", input_type=kind, default_value=values[0], values="\n".join(values))
 
 
-def _track(root: Element, labels: LabelSet) -> None:
+def _track(root: Element, labels: sets.LabelSet) -> None:
     track = SubElement(root, "track", id="0", label="ball", source="manual")
     xy: XY = next((label.xy for label in labels.located() if label.xy), (0.0, 0.0))
     for frame in range(labels.length):

@@ -14,19 +14,7 @@ from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from rallytrace.errors import LabelError
-from rallytrace.labels.sets import (
-    BALL_LIKE,
-    Builder,
-    Extra,
-    LabelSet,
-    ReadOptions,
-    WriteOptions,
-    choose_label,
-    frame_number,
-    safe_name,
-    score_of,
-    short,
-)
+from rallytrace.labels import sets
 from rallytrace.labels.source import Source
 from rallytrace.types import Visibility
 
@@ -58,7 +46,7 @@ class _Columns(NamedTuple):
     visible: int
 
 
-def read(source: Source, options: ReadOptions) -> list[LabelSet]:
+def read(source: Source, options: sets.ReadOptions) -> list[sets.LabelSet]:
     """One set per folder of pictures, or per predictions file. Raises LabelError."""
     tables = [name for name in _tables(source) if source.is_file or _is_table(source, name)]
     if not tables:
@@ -66,7 +54,7 @@ def read(source: Source, options: ReadOptions) -> list[LabelSet]:
     return [labels for name in tables for labels in _read_one(source, name, options)]
 
 
-def _read_one(source: Source, name: str, options: ReadOptions) -> list[LabelSet]:
+def _read_one(source: Source, name: str, options: sets.ReadOptions) -> list[sets.LabelSet]:
     where = source.where(name)
     try:
         rows = [row for row in csv.reader(io.StringIO(source.text(name))) if any(cell.strip() for cell in row)]
@@ -76,14 +64,14 @@ def _read_one(source: Source, name: str, options: ReadOptions) -> list[LabelSet]
     if not {"bodyparts", "coords"} <= heads.keys() or any(len(head) != len(rows[0]) for head in heads.values()):
         raise LabelError(f"{where}: expected equally long header rows scorer, bodyparts, coords")
     balls, first = _choose(heads, options, where)
-    builders: dict[str, Builder] = {}
+    builders: dict[str, sets.Builder] = {}
     for row in rows[len(heads) :]:
         if len(row) != len(rows[0]):
             raise LabelError(f"{where}: row {row[0][:60]!r} has {len(row)} values, expected {len(rows[0])}")
         path = PurePosixPath("/".join(cell.strip().replace("\\", "/") for cell in row[:first] if cell.strip()))
         clip = path.parent.name or PurePosixPath(name).stem.partition("DLC_")[0]
-        found = builders.setdefault(clip, Builder(clip, where, options))
-        frame = frame_number(path.name, options.first_frame)
+        found = builders.setdefault(clip, sets.Builder(clip, where, options))
+        frame = sets.frame_number(path.name, options.first_frame)
         if frame is None:
             raise LabelError(f"{where}: no frame number in {str(path)[:80]!r}")
         for columns in balls:
@@ -91,7 +79,7 @@ def _read_one(source: Source, name: str, options: ReadOptions) -> list[LabelSet]
     return [found.done(range(found.n_frames or 0), "unlabelled") for found in builders.values()]
 
 
-def _choose(heads: dict[str, list[str]], options: ReadOptions, where: str) -> tuple[list[_Columns], int]:
+def _choose(heads: dict[str, list[str]], options: sets.ReadOptions, where: str) -> tuple[list[_Columns], int]:
     """The ball's columns, of each individual that has some, and how many columns name the picture: one, or three in
     newer files. The ball may be a body part or an individual."""
     coords = [cell.strip().lower() for cell in heads["coords"]]
@@ -102,9 +90,9 @@ def _choose(heads: dict[str, list[str]], options: ReadOptions, where: str) -> tu
     animals = [cell.strip() for cell in heads.get("individuals", parts)]
     mine, wanted = list(range(first, len(parts))), options.label
     if _names_one(animals[first:], wanted) and not _names_one(parts[first:], wanted):
-        animal = choose_label(animals[first:], wanted, where)
+        animal = sets.choose_label(animals[first:], wanted, where)
         mine, wanted = [n for n in mine if animals[n] == animal], None
-    part = choose_label([parts[n] for n in mine], wanted, where)
+    part = sets.choose_label([parts[n] for n in mine], wanted, where)
     found: dict[str, dict[str, int]] = {}
     for n in mine:
         if parts[n] == part:
@@ -116,16 +104,16 @@ def _choose(heads: dict[str, list[str]], options: ReadOptions, where: str) -> tu
 
 def _names_one(names: Sequence[str], wanted: str | None) -> bool:
     """Whether one of them is the wanted label, or sounds like a ball."""
-    words = (wanted.casefold(),) if wanted else BALL_LIKE
+    words = (wanted.casefold(),) if wanted else sets.BALL_LIKE
     return any(
         name.casefold() == words[0] if wanted else any(word in name.casefold() for word in words) for name in names
     )
 
 
-def _put(found: Builder, frame: int, row: list[str], columns: _Columns) -> None:
+def _put(found: sets.Builder, frame: int, row: list[str], columns: _Columns) -> None:
     texts = ["" if n < 0 or row[n].strip().lower() == "nan" else row[n].strip() for n in columns]
     x, y, likelihood, visible = texts
-    extra = Extra(score=score_of(found.number(likelihood, "likelihood")) if likelihood else None)
+    extra = sets.Extra(score=sets.score_of(found.number(likelihood, "likelihood")) if likelihood else None)
     seen = found.number(visible, "visible") if visible else 2.0
     if not x or not y or seen == 0:
         found.put_absent(frame, extra)
@@ -134,16 +122,16 @@ def _put(found: Builder, frame: int, row: list[str], columns: _Columns) -> None:
     found.put(frame, xy, Visibility.OCCLUDED if seen == 1 else Visibility.CLEAR, extra)
 
 
-def render(sets: Sequence[LabelSet], options: WriteOptions) -> dict[str, str]:
+def render(clips: Sequence[sets.LabelSet], options: sets.WriteOptions) -> dict[str, str]:
     """`labeled-data/<clip>/CollectedData_rallytrace.csv`, a row per labelled frame."""
-    return {f"labeled-data/{safe_name(each.name)}/CollectedData_{SCORER}.csv": _table(each) for each in sets}
+    return {f"labeled-data/{sets.safe_name(each.name)}/CollectedData_{SCORER}.csv": _table(each) for each in clips}
 
 
-def _table(labels: LabelSet) -> str:
+def _table(labels: sets.LabelSet) -> str:
     out = io.StringIO()
     table = csv.writer(out, lineterminator="\n")
     table.writerows([("scorer", SCORER, SCORER), ("bodyparts", "ball", "ball"), ("coords", "x", "y")])
     for frame, label in sorted(labels.labels.items()):
-        xy = ("", "") if label.xy is None else (short(label.xy[0], 3), short(label.xy[1], 3))
-        table.writerow([f"labeled-data/{safe_name(labels.name)}/img{frame:06}.png", *xy])
+        xy = ("", "") if label.xy is None else (sets.short(label.xy[0], 3), sets.short(label.xy[1], 3))
+        table.writerow([f"labeled-data/{sets.safe_name(labels.name)}/img{frame:06}.png", *xy])
     return out.getvalue()

@@ -15,21 +15,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from rallytrace.errors import LabelError
-from rallytrace.labels.sets import (
-    EVENTS,
-    VISIBILITY_NAMES,
-    Builder,
-    Extra,
-    LabelSet,
-    ReadOptions,
-    WriteOptions,
-    choose_label,
-    event_of,
-    safe_name,
-    shared_parts,
-    visibility_of,
-    whole,
-)
+from rallytrace.labels import sets
 from rallytrace.labels.source import Source, objects, parse_json
 from rallytrace.types import XY, Visibility
 
@@ -80,12 +66,12 @@ class _Part:
         return self.places.get(no, no - self.base)
 
 
-def read(source: Source, options: ReadOptions) -> list[LabelSet]:
+def read(source: Source, options: sets.ReadOptions) -> list[sets.LabelSet]:
     """One set per prefix: sequences of one video come together again. Raises LabelError."""
     return [_read_clip(clip, parts, options) for clip, parts in _clips(source, options).items()]
 
 
-def frame_names(source: Source, options: ReadOptions) -> dict[str, dict[int, str]]:
+def frame_names(source: Source, options: sets.ReadOptions) -> dict[str, dict[int, str]]:
     """Of each clip the pictures of its frames, as the sequence files name them: prefix and file. Raises LabelError."""
     clips = _clips(source, options)
     return {
@@ -94,7 +80,7 @@ def frame_names(source: Source, options: ReadOptions) -> dict[str, dict[int, str
     }
 
 
-def _clips(source: Source, options: ReadOptions) -> dict[str, list[_Part]]:
+def _clips(source: Source, options: sets.ReadOptions) -> dict[str, list[_Part]]:
     parts = [part for name in _entry(source) for part in _parts(source, name, options)]
     if not parts:
         raise LabelError(f"{source.path}: no manifest, SeqLabel.json or sequence file inside")
@@ -102,7 +88,7 @@ def _clips(source: Source, options: ReadOptions) -> dict[str, list[_Part]]:
     for part in parts:
         prefixes.setdefault(PurePosixPath(part.prefix).parts or (part.clip,), []).append(part)
     alike = Counter(mine[0].clip for mine in prefixes.values())
-    shared = shared_parts(list(prefixes))
+    shared = sets.shared_parts(list(prefixes))
     clips = {
         mine[0].clip if alike[mine[0].clip] == 1 else "_".join(folders[shared:]): mine
         for folders, mine in prefixes.items()
@@ -113,7 +99,7 @@ def _clips(source: Source, options: ReadOptions) -> dict[str, list[_Part]]:
     return clips
 
 
-def _number(parts: list[_Part], options: ReadOptions) -> None:
+def _number(parts: list[_Part], options: sets.ReadOptions) -> None:
     """Sets how each part's frame-no becomes a frame of the clip."""
     numbers = [_frame_no(entry, part) for part in parts for entry in part.frames or part.entries]
     base = options.first_frame if options.first_frame is not None else 0 if 0 in numbers else 1
@@ -126,7 +112,7 @@ def _number(parts: list[_Part], options: ReadOptions) -> None:
         start += len(part.frames)
 
 
-def _parts(source: Source, name: str, options: ReadOptions) -> list[_Part]:
+def _parts(source: Source, name: str, options: sets.ReadOptions) -> list[_Part]:
     where = source.where(name)
     text = source.text(name)
     if '"source-ref"' in text[:65536]:
@@ -143,7 +129,7 @@ def _parts(source: Source, name: str, options: ReadOptions) -> list[_Part]:
     return [_Part(job if source.is_file else str(PurePosixPath(name).parent), where, 0, entries=_entries(value, where))]
 
 
-def _line(source: Source, line: Json, order: int, where: str, options: ReadOptions) -> _Part:
+def _line(source: Source, line: Json, order: int, where: str, options: sets.ReadOptions) -> _Part:
     """A manifest's line: its sequence file, if it was copied, and its labels, if it has some."""
     uri = str(line.get("source-ref"))
     refs = [key for key in line if key.endswith("-ref") and key != "source-ref"]
@@ -173,11 +159,11 @@ def _line(source: Source, line: Json, order: int, where: str, options: ReadOptio
 def _sequence(value: Json, where: str, stem: str) -> _Part:
     frames = objects(value.get("frames"), f"{where}: frames")
     said = value.get("number-of-frames", len(frames))
-    if whole(said, f"{where}: number-of-frames") != len(frames):
+    if sets.whole(said, f"{where}: number-of-frames") != len(frames):
         raise LabelError(f"{where}: number-of-frames is {said}, but frames has {len(frames)}")
     frames = sorted(frames, key=lambda frame: str(frame.get("frame")).encode())
     clip = PurePosixPath(str(value.get("prefix") or "")).name or stem
-    order = whole(value.get("seq-no", 0), f"{where}: seq-no")
+    order = sets.whole(value.get("seq-no", 0), f"{where}: seq-no")
     return _Part(clip, where, order, frames, prefix=str(value.get("prefix") or ""))
 
 
@@ -188,10 +174,10 @@ def _entries(value: Any, where: str) -> list[Json]:
     raise LabelError(f"{where}: neither tracking-annotations nor detection-annotations inside")
 
 
-def _read_clip(clip: str, parts: list[_Part], options: ReadOptions) -> LabelSet:
-    found = Builder(clip, parts[0].where, options)
+def _read_clip(clip: str, parts: list[_Part], options: sets.ReadOptions) -> sets.LabelSet:
+    found = sets.Builder(clip, parts[0].where, options)
     names = [name for part in parts for entry in part.entries for name, _ in _things(entry, part)]
-    ball = choose_label(names, options.label, found.where) if names else ""
+    ball = sets.choose_label(names, options.label, found.where) if names else ""
     known: list[int] = []
     for part in parts:
         found.where = part.where
@@ -208,7 +194,7 @@ def _read_clip(clip: str, parts: list[_Part], options: ReadOptions) -> LabelSet:
 
 
 def _frame_no(entry: Json, part: _Part) -> int:
-    return whole(entry.get("frame-no"), f"{part.where}: frame-no")
+    return sets.whole(entry.get("frame-no"), f"{part.where}: frame-no")
 
 
 def _things(entry: Json, part: _Part) -> Iterable[tuple[str, Json]]:
@@ -219,18 +205,18 @@ def _things(entry: Json, part: _Part) -> Iterable[tuple[str, Json]]:
             yield part.classes.get(str(thing.get("class-id"))) or called or str(thing.get("class-id", "ball")), thing
 
 
-def _put(found: Builder, frame: int, entry: Json, part: _Part, ball: str) -> None:
+def _put(found: sets.Builder, frame: int, entry: Json, part: _Part, ball: str) -> None:
     attributes = entry.get("frame-attributes")
-    event = event_of(attributes.get("event", "")) if isinstance(attributes, dict) else ""
-    found.put_absent(frame, Extra(event))
+    event = sets.event_of(attributes.get("event", "")) if isinstance(attributes, dict) else ""
+    found.put_absent(frame, sets.Extra(event))
     for name, thing in _things(entry, part):
         if name == ball:
             told = thing.get("label-category-attributes")
-            visibility = visibility_of(told.get("visibility", "")) if isinstance(told, dict) else Visibility.CLEAR
-            found.put(frame, _centre(thing, found), visibility, Extra(event))
+            visibility = sets.visibility_of(told.get("visibility", "")) if isinstance(told, dict) else Visibility.CLEAR
+            found.put(frame, _centre(thing, found), visibility, sets.Extra(event))
 
 
-def _centre(thing: Json, found: Builder) -> XY:
+def _centre(thing: Json, found: sets.Builder) -> XY:
     if "width" in thing:
         left, top, width, height = (found.number(thing.get(k), k) for k in ("left", "top", "width", "height"))
         return left + width / 2, top + height / 2
@@ -239,15 +225,15 @@ def _centre(thing: Json, found: Builder) -> XY:
     return sum(xs) / len(xs), sum(ys) / len(ys)
 
 
-def render(sets: Sequence[LabelSet], options: WriteOptions) -> dict[str, str]:
+def render(clips: Sequence[sets.LabelSet], options: sets.WriteOptions) -> dict[str, str]:
     """The bucket's folder: per 2,000 frames a sequence file and a SeqLabel.json; input and output manifests; the label
     category config. frame-no counts from 1 and is a text in SeqLabel.json, as the service itself writes it."""
     prefix = options.prefix.rstrip("/") + "/"
     files: dict[str, str] = {"label-category-config.json": json.dumps(_config(), indent=1)}
     inputs: list[str] = []
     outputs: list[str] = []
-    for labels in sets:
-        name = safe_name(labels.name)
+    for labels in clips:
+        name = sets.safe_name(labels.name)
         for start in range(0, max(labels.length, 1), MAX_SEQUENCE):
             frames = range(start, min(start + MAX_SEQUENCE, labels.length))
             order = len(inputs)
@@ -279,7 +265,7 @@ def _output(prefix: str, sequence: str, said: str) -> Json:
     return {"source-ref": prefix + sequence, f"{JOB}-ref": prefix + said, f"{JOB}-ref-metadata": metadata}
 
 
-def _said(labels: LabelSet, frames: range) -> list[Json]:
+def _said(labels: sets.LabelSet, frames: range) -> list[Json]:
     entries: list[Json] = []
     for frame in frames:
         label = labels.labels.get(frame)
@@ -306,10 +292,10 @@ def _said(labels: LabelSet, frames: range) -> list[Json]:
 
 def _config() -> Json:
     events = {"name": "event", "description": "What happens to the ball in this frame", "type": "string"}
-    visibility = {"name": "visibility", "type": "string", "enum": list(VISIBILITY_NAMES)}
+    visibility = {"name": "visibility", "type": "string", "enum": list(sets.VISIBILITY_NAMES)}
     return {
         "documentVersion": "2020-03-01",
-        "frameAttributes": [{**events, "enum": ["flying", *EVENTS[1:]]}],
+        "frameAttributes": [{**events, "enum": ["flying", *sets.EVENTS[1:]]}],
         "categoryGlobalAttributes": [],
         "labels": [{"label": "ball", "categoryAttributes": [visibility]}],
         "annotationType": "Keypoint",

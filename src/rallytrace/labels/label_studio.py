@@ -15,17 +15,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from rallytrace.errors import LabelError
-from rallytrace.labels.sets import (
-    Builder,
-    Extra,
-    LabelSet,
-    ReadOptions,
-    WriteOptions,
-    choose_label,
-    safe_name,
-    score_of,
-    uploaded,
-)
+from rallytrace.labels import sets
 from rallytrace.labels.source import Source, objects
 from rallytrace.types import XY, Visibility
 
@@ -46,7 +36,7 @@ def _files(source: Source) -> list[str]:
     return [name for name in source.names if source.is_file or name.lower().endswith(".json")]
 
 
-def read(source: Source, options: ReadOptions) -> list[LabelSet]:
+def read(source: Source, options: sets.ReadOptions) -> list[sets.LabelSet]:
     """One set per task: its first annotation that was not cancelled, or else its first prediction. Frames outside the
     lifespans of the ball are absent. Raises LabelError."""
     found = [pair for name in source.find(".json") for pair in _tasks(source, name)]
@@ -69,20 +59,20 @@ def _tasks(source: Source, name: str) -> Iterator[tuple[str, Json]]:
         yield name, task
 
 
-def _read_task(source: Source, name: str, task: Json, options: ReadOptions) -> LabelSet:
+def _read_task(source: Source, name: str, task: Json, options: sets.ReadOptions) -> sets.LabelSet:
     where = source.where(name)
     data = task.get("data") if isinstance(task.get("data"), dict) else task
     texts = [text for text in data.values() if isinstance(text, str)] if data else []
     video = next((text for text in texts if _VIDEO.search(text)), "") or next((t for t in texts if "/" in t), "")
     clean = video.partition("?")[0] if "?d=" not in video else video.partition("?d=")[2]
-    plain = uploaded(PurePosixPath(clean.replace("\\", "/")).name)
-    found = Builder(PurePosixPath(plain).stem or source.stem(name), where, options)
+    plain = sets.uploaded(PurePosixPath(clean.replace("\\", "/")).name)
+    found = sets.Builder(PurePosixPath(plain).stem or source.stem(name), where, options)
     found.video = plain
     said = _regions(task, where, found)
     regions = [_values(region) for region in said or ()]
     labelled = [value for value in regions if isinstance(value.get("sequence"), list)]
     names = [label for value in labelled for label in _names(value)]
-    wanted = choose_label(names, options.label, where) if names else None
+    wanted = sets.choose_label(names, options.label, where) if names else None
     balls = [value for value in labelled if wanted is None or wanted in _names(value)]
     for value in balls:
         _read_region(found, value)
@@ -94,7 +84,7 @@ def _read_task(source: Source, name: str, task: Json, options: ReadOptions) -> L
     return found.done(range(found.n_frames or found.last + 1) if looked_at else (), "absent")
 
 
-def _regions(task: Json, where: str, found: Builder) -> list[Json] | None:
+def _regions(task: Json, where: str, found: sets.Builder) -> list[Json] | None:
     """The regions of a task of the full export, of an annotation alone, or of JSON-MIN, where a key holds them. None
     where nobody has annotated."""
     for key in ("annotations", "completions", "predictions"):
@@ -125,7 +115,7 @@ def _names(value: Json) -> list[str]:
     return [str(name) for names in kinds if isinstance(names, list) for name in names]
 
 
-def _read_region(found: Builder, value: Json) -> None:
+def _read_region(found: sets.Builder, value: Json) -> None:
     found.size(value.get("original_width"), value.get("original_height"))
     count = value.get("framesCount") or value.get("frameCount") or value.get("frames_count")
     if count:
@@ -143,7 +133,7 @@ def _read_region(found: Builder, value: Json) -> None:
             found.put_absent(frame)
             continue
         xy = _centre(key, found, found.wh)
-        extra = Extra(keyframe=key.get("auto") is not True, score=score_of(key.get("score")))
+        extra = sets.Extra(keyframe=key.get("auto") is not True, score=sets.score_of(key.get("score")))
         found.put(frame, xy, Visibility.CLEAR, extra, len(keys))
         if off:
             continue
@@ -153,10 +143,10 @@ def _read_region(found: Builder, value: Json) -> None:
         for between in range(frame + 1, end):
             share = (between - frame) / (end - frame)
             place = (xy[0] + share * (to[0] - xy[0]), xy[1] + share * (to[1] - xy[1]))
-            found.put(between, place, Visibility.CLEAR, Extra(keyframe=False), len(keys))
+            found.put(between, place, Visibility.CLEAR, sets.Extra(keyframe=False), len(keys))
 
 
-def _centre(key: Json, found: Builder, wh: tuple[int, int]) -> XY:
+def _centre(key: Json, found: sets.Builder, wh: tuple[int, int]) -> XY:
     """Of the box in source px; a turned box is turned around its top left."""
     x, y, width, height = (found.number(key.get(name), name) / 100 for name in ("x", "y", "width", "height"))
     turn = math.radians(found.number(key.get("rotation") or 0, "rotation"))
@@ -166,13 +156,15 @@ def _centre(key: Json, found: Builder, wh: tuple[int, int]) -> XY:
     return x * wh[0] + across, y * wh[1] + down
 
 
-def render(sets: Sequence[LabelSet], options: WriteOptions) -> dict[str, str]:
+def render(clips: Sequence[sets.LabelSet], options: sets.WriteOptions) -> dict[str, str]:
     """`<clip>.json`: a list of one task, whose one region has a keyframe on every frame with a ball."""
-    tasks = ((labels, _task(n, labels, options)) for n, labels in enumerate(sets, 1))
-    return {f"{safe_name(each.name)}.json": json.dumps([task], ensure_ascii=False, indent=1) for each, task in tasks}
+    tasks = ((labels, _task(n, labels, options)) for n, labels in enumerate(clips, 1))
+    return {
+        f"{sets.safe_name(each.name)}.json": json.dumps([task], ensure_ascii=False, indent=1) for each, task in tasks
+    }
 
 
-def _task(number_of: int, labels: LabelSet, options: WriteOptions) -> Json:
+def _task(number_of: int, labels: sets.LabelSet, options: sets.WriteOptions) -> Json:
     assert labels.wh
     w, h = labels.wh
     fps = float(labels.fps or 30)

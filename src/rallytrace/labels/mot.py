@@ -13,17 +13,7 @@ from fractions import Fraction
 from pathlib import PurePosixPath
 
 from rallytrace.errors import LabelError
-from rallytrace.labels.sets import (
-    Builder,
-    Extra,
-    LabelSet,
-    ReadOptions,
-    WriteOptions,
-    choose_label,
-    number,
-    safe_name,
-    score_of,
-)
+from rallytrace.labels import sets
 from rallytrace.labels.source import Source
 from rallytrace.types import Visibility
 
@@ -50,7 +40,7 @@ def _is_table(source: Source, name: str) -> bool:
     return line.count(",") >= 5 and _ROW.fullmatch(line) is not None
 
 
-def read(source: Source, options: ReadOptions) -> list[LabelSet]:
+def read(source: Source, options: sets.ReadOptions) -> list[sets.LabelSet]:
     """One set per gt.txt (or, where there is none, det.txt), named by seqinfo.ini or its folder. Raises LabelError."""
     tables = _tables(source)
     if not tables:
@@ -58,13 +48,15 @@ def read(source: Source, options: ReadOptions) -> list[LabelSet]:
     return [_read_one(source, name, options) for name in tables]
 
 
-def _read_one(source: Source, name: str, options: ReadOptions) -> LabelSet:
+def _read_one(source: Source, name: str, options: sets.ReadOptions) -> sets.LabelSet:
     info = dict(re.findall(r"^\s*(\w+)\s*=\s*(.*?)\s*$", _beside(source, name, "seqinfo.ini"), re.MULTILINE))
     classes = _beside(source, name, "labels.txt").splitlines()
     path = source.path.resolve() if source.is_file else source.path.resolve() / name
     folders = [part for part in path.parts[:-1] if part not in ("gt", "det")]
     plain = PurePosixPath(name).stem
-    found = Builder(info.get("name") or (folders[-1] if plain in ("gt", "det") else plain), source.where(name), options)
+    found = sets.Builder(
+        info.get("name") or (folders[-1] if plain in ("gt", "det") else plain), source.where(name), options
+    )
     found.size(info.get("imWidth"), info.get("imHeight"))
     if info.get("seqLength"):
         found.length(info["seqLength"])
@@ -75,7 +67,7 @@ def _read_one(source: Source, name: str, options: ReadOptions) -> LabelSet:
         re.findall(r"^\s*trackletID_(\d+)\s*=\s*([^;\r\n]*?)\s*(?:;|$)", _beside(source, name, "gameinfo.ini"), _LINES)
     )
     kinds = [roles.get(str(int(row[1]))) or _class_of(row, classes) for row in rows]
-    ball = choose_label(dict.fromkeys(kinds), options.label, found.where) if rows else ""
+    ball = sets.choose_label(dict.fromkeys(kinds), options.label, found.where) if rows else ""
     lengths: dict[float, int] = {}
     for row in rows:
         lengths[row[1]] = lengths.get(row[1], 0) + 1
@@ -101,7 +93,7 @@ def _cells(line: str, where: str) -> list[float]:
     cells = [cell for cell in re.split(r"[,\s]+", line.strip()) if cell]
     if not 6 <= len(cells) <= 10:
         raise LabelError(f"{where}: {line[:60]!r} has {len(cells)} values, expected 6 to 10")
-    return [number(cell, f"{where}: a value") for cell in cells]
+    return [sets.number(cell, f"{where}: a value") for cell in cells]
 
 
 def _class_of(row: list[float], classes: list[str]) -> str:
@@ -111,7 +103,7 @@ def _class_of(row: list[float], classes: list[str]) -> str:
     return classes[n - 1].strip() if 0 < n <= len(classes) else str(n)
 
 
-def _put(found: Builder, row: list[float], rank: int, corner_px: int) -> None:
+def _put(found: sets.Builder, row: list[float], rank: int, corner_px: int) -> None:
     first = 1 if found.options.first_frame is None else found.options.first_frame
     frame = found.frame(row[0] - first)
     conf = row[6] if len(row) > 6 else 1.0
@@ -120,15 +112,15 @@ def _put(found: Builder, row: list[float], rank: int, corner_px: int) -> None:
         return
     xy = (row[2] - corner_px + row[4] / 2, row[3] - corner_px + row[5] / 2)
     hidden = len(row) == 9 and row[8] == 0
-    score = score_of(conf) if conf != 1 else None
-    found.put(frame, xy, Visibility.OCCLUDED if hidden else Visibility.CLEAR, Extra(score=score), rank)
+    score = sets.score_of(conf) if conf != 1 else None
+    found.put(frame, xy, Visibility.OCCLUDED if hidden else Visibility.CLEAR, sets.Extra(score=score), rank)
 
 
-def render(sets: Sequence[LabelSet], options: WriteOptions) -> dict[str, str]:
+def render(clips: Sequence[sets.LabelSet], options: sets.WriteOptions) -> dict[str, str]:
     """`<clip>/gt/gt.txt` with ten columns and `<clip>/seqinfo.ini`."""
     files: dict[str, str] = {}
-    for labels in sets:
-        name = safe_name(labels.name)
+    for labels in clips:
+        name = sets.safe_name(labels.name)
         files[f"{name}/gt/gt.txt"] = "".join(_row(labels, frame, options.box_px) for frame in sorted(labels.labels))
         size = f"imWidth={labels.wh[0]}\nimHeight={labels.wh[1]}\n" if labels.wh else ""
         rate = f"frameRate={float(labels.fps):g}\n" if labels.fps else ""
@@ -137,7 +129,7 @@ def render(sets: Sequence[LabelSet], options: WriteOptions) -> dict[str, str]:
     return files
 
 
-def _row(labels: LabelSet, frame: int, box_px: float) -> str:
+def _row(labels: sets.LabelSet, frame: int, box_px: float) -> str:
     xy = labels.labels[frame].xy
     if xy is None:
         return ""

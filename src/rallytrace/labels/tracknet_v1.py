@@ -12,17 +12,7 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from rallytrace.errors import LabelError
-from rallytrace.labels.sets import (
-    EVENTS,
-    Builder,
-    Extra,
-    LabelSet,
-    ReadOptions,
-    WriteOptions,
-    frame_number,
-    safe_name,
-    short,
-)
+from rallytrace.labels import sets
 from rallytrace.labels.source import Source
 from rallytrace.trajectory.table import Row
 from rallytrace.types import Visibility
@@ -40,7 +30,7 @@ def _is_table(source: Source, name: str) -> bool:
     return set(COLUMNS[:4]) <= {cell.strip() for cell in first.split(",")}
 
 
-def read(source: Source, options: ReadOptions) -> list[LabelSet]:
+def read(source: Source, options: sets.ReadOptions) -> list[sets.LabelSet]:
     """One set per Label.csv, named by its folders: game1_Clip1. Raises LabelError."""
     tables = source.find("label.csv")
     if not tables:
@@ -48,23 +38,23 @@ def read(source: Source, options: ReadOptions) -> list[LabelSet]:
     return [_read_one(source, name, options) for name in tables]
 
 
-def _read_one(source: Source, name: str, options: ReadOptions) -> LabelSet:
+def _read_one(source: Source, name: str, options: sets.ReadOptions) -> sets.LabelSet:
     folders = source.folders(name) or (source.path.stem,)
     stem = PurePosixPath(name).stem
     stem = stem if stem.lower() != "label" else "_".join(folders[-1:] if source.is_file else folders[-2:])
-    found = Builder(stem, source.where(name), options)
+    found = sets.Builder(stem, source.where(name), options)
     for row in source.rows(name, COLUMNS[:4]):
-        number = frame_number(row.cells["file name"], options.first_frame)
+        number = sets.frame_number(row.cells["file name"], options.first_frame)
         if number is None:
             raise row.error("file name", "expected a picture's name with its number, such as 0007.jpg")
         _put(found, found.frame(number), row)
     return found.done(range(found.n_frames or 0), "unlabelled")
 
 
-def _put(found: Builder, frame: int, row: Row) -> None:
+def _put(found: sets.Builder, frame: int, row: Row) -> None:
     status = row.integer("status", 0, 2) if row.cells.get("status") else 0
     visibility = Visibility(row.integer("visibility", 0, 3)) if row.cells["visibility"] else Visibility.ABSENT
-    extra = Extra(event=EVENTS[status])
+    extra = sets.Extra(event=sets.EVENTS[status])
     if visibility is Visibility.ABSENT:
         found.put_absent(frame, extra)
         return
@@ -77,17 +67,17 @@ def _put(found: Builder, frame: int, row: Row) -> None:
     found.put(frame, (row.number("x-coordinate"), row.number("y-coordinate")), visibility, extra)
 
 
-def render(sets: Sequence[LabelSet], options: WriteOptions) -> dict[str, str]:
+def render(clips: Sequence[sets.LabelSet], options: sets.WriteOptions) -> dict[str, str]:
     """`<clip>/Label.csv`; an unlabelled frame has no row."""
-    return {f"{safe_name(labels.name)}/Label.csv": _table(labels) for labels in sets}
+    return {f"{sets.safe_name(labels.name)}/Label.csv": _table(labels) for labels in clips}
 
 
-def _table(labels: LabelSet) -> str:
+def _table(labels: sets.LabelSet) -> str:
     out = io.StringIO()
     table = csv.writer(out, lineterminator="\n")
     table.writerow(COLUMNS)
     for frame, label in sorted(labels.labels.items()):
-        xy = ("", "") if label.xy is None else (short(label.xy[0]), short(label.xy[1]))
-        status = EVENTS.index(labels.extra(frame).event)
+        xy = ("", "") if label.xy is None else (sets.short(label.xy[0]), sets.short(label.xy[1]))
+        status = sets.EVENTS.index(labels.extra(frame).event)
         table.writerow([f"{frame:04}.jpg", int(label.visibility), *xy, status])
     return out.getvalue()

@@ -14,16 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from rallytrace.errors import LabelError
 from rallytrace.files import AtomicFile, output_errors
-from rallytrace.labels.sets import (
-    Builder,
-    Extra,
-    LabelSet,
-    ReadOptions,
-    WriteOptions,
-    event_of,
-    safe_name,
-    score_of,
-)
+from rallytrace.labels import sets
 from rallytrace.labels.source import Source
 from rallytrace.trajectory.table import MAX_FRAME, Row, read_rows
 from rallytrace.types import BallLabel, Visibility
@@ -118,7 +109,7 @@ def _header(source: Source, name: str) -> tuple[str, ...] | None:
     return next((kind for kind in (COLUMNS, NORMALISED) if {column.lower() for column in kind} <= found), None)
 
 
-def read(source: Source, options: ReadOptions) -> list[LabelSet]:
+def read(source: Source, options: sets.ReadOptions) -> list[sets.LabelSet]:
     """One set per CSV: `match1/csv/a_ball.csv` is the clip match1_a. Raises LabelError."""
     tables = [name for name in _tables(source) if source.is_file or _header(source, name)]
     if not tables:
@@ -126,11 +117,11 @@ def read(source: Source, options: ReadOptions) -> list[LabelSet]:
     return [_read_one(source, name, options) for name in tables]
 
 
-def _read_one(source: Source, name: str, options: ReadOptions) -> LabelSet:
+def _read_one(source: Source, name: str, options: sets.ReadOptions) -> sets.LabelSet:
     parts = PurePosixPath(name).parts
     stem = PurePosixPath(name).stem.removesuffix("_ball")
     clip = f"{parts[-3]}_{stem}" if parts[-2:-1] == ("csv",) and len(parts) > 2 else stem
-    found = Builder(clip, source.where(name), options)
+    found = sets.Builder(clip, source.where(name), options)
     header = _header(source, name) or COLUMNS
     silent: set[int] = set()
     for row in source.rows(name, header):
@@ -148,7 +139,7 @@ def _read_one(source: Source, name: str, options: ReadOptions) -> LabelSet:
     return found.done(range(found.n_frames or 0), "unlabelled")
 
 
-def _normalised(row: Row, frame: int, found: Builder) -> BallLabel:
+def _normalised(row: Row, frame: int, found: sets.Builder) -> BallLabel:
     if row.integer("Ball", -1, 1) < 1:
         return BallLabel(frame, None, Visibility.ABSENT)
     if found.wh is None:
@@ -156,26 +147,26 @@ def _normalised(row: Row, frame: int, found: Builder) -> BallLabel:
     return BallLabel(frame, (row.number("x") * found.wh[0], row.number("y") * found.wh[1]))
 
 
-def _extra_of(row: Row) -> Extra:
+def _extra_of(row: Row) -> sets.Extra:
     cells = row.cells
     blur = (row.number("BlurL"), row.number("BlurTheta")) if cells.get("blurl") and cells.get("blurtheta") else None
-    return Extra(
-        event=event_of(cells.get("event", "")),
+    return sets.Extra(
+        event=sets.event_of(cells.get("event", "")),
         keyframe=cells.get("keyframe", "") not in {"0", "0.0"} and cells.get("source") != "filled",
-        score=score_of(row.number("Score")) if cells.get("score") else None,
+        score=sets.score_of(row.number("Score")) if cells.get("score") else None,
         source=cells.get("source", ""),
         blur=blur,
     )
 
 
-def render(sets: Sequence[LabelSet], options: WriteOptions) -> dict[str, str]:
+def render(clips: Sequence[sets.LabelSet], options: sets.WriteOptions) -> dict[str, str]:
     """`<clip>_ball.csv`: a row per labelled frame, and of the other columns those that some frame needs."""
-    return {f"{safe_name(labels.name)}_ball.csv": _table(labels) for labels in sets}
+    return {f"{sets.safe_name(labels.name)}_ball.csv": _table(labels) for labels in clips}
 
 
-def _table(labels: LabelSet) -> str:
+def _table(labels: sets.LabelSet) -> str:
     cells = {frame: _extra_cells(labels.extra(frame)) for frame in labels.labels}
-    used = [n for n in range(len(EXTRAS)) if any(row[n] != _extra_cells(Extra())[n] for row in cells.values())]
+    used = [n for n in range(len(EXTRAS)) if any(row[n] != _extra_cells(sets.Extra())[n] for row in cells.values())]
     out = io.StringIO()
     table = csv.writer(out, lineterminator="\n")
     table.writerow([*COLUMNS, *(EXTRAS[n] for n in used)])
@@ -184,7 +175,7 @@ def _table(labels: LabelSet) -> str:
     return out.getvalue()
 
 
-def _extra_cells(extra: Extra) -> tuple[str, ...]:
+def _extra_cells(extra: sets.Extra) -> tuple[str, ...]:
     blur_l, blur_theta = (_shortest(extra.blur[0]), _shortest(extra.blur[1])) if extra.blur else ("", "")
     score = "" if extra.score is None else _shortest(extra.score)
     return str(int(extra.keyframe)), extra.event, score, extra.source, blur_l, blur_theta

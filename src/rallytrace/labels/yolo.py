@@ -14,21 +14,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from rallytrace.errors import LabelError
-from rallytrace.labels.sets import (
-    Builder,
-    Extra,
-    LabelSet,
-    ReadOptions,
-    WriteOptions,
-    choose_label,
-    clip_of,
-    clips_of,
-    folders_of,
-    frame_number,
-    number,
-    safe_name,
-    score_of,
-)
+from rallytrace.labels import sets
 from rallytrace.labels.source import PICTURES, Source
 from rallytrace.types import XY, Visibility
 
@@ -52,31 +38,31 @@ def _label_files(source: Source) -> list[str]:
 def _is_label(source: Source, name: str) -> bool:
     plain = PurePosixPath(name).name.lower()
     listed = plain in (*_NAMES, *LISTS, "readme.txt", "gt.txt") or plain.startswith("readme.")
-    return not listed and frame_number(name, 0) is not None
+    return not listed and sets.frame_number(name, 0) is not None
 
 
-def _read(source: Source, options: ReadOptions) -> list[LabelSet]:
+def _read(source: Source, options: sets.ReadOptions) -> list[sets.LabelSet]:
     """One set per clip, which is a label file's name up to its number. Needs the picture's size. Raises LabelError."""
     files = _label_files(source)
     if not files:
         raise LabelError(f"{source.path}: no label files with a frame's number in their names, such as clip_000007.txt")
     lines = {name: _lines(source, name) for name in files}
-    classes = sorted({line[0] for found in lines.values() for line in found}, key=lambda c: number(c, "class"))
+    classes = sorted({line[0] for found in lines.values() for line in found}, key=lambda c: sets.number(c, "class"))
     about = _about(source)
     names, dims = _class_names(about), _keypoint_dims(about)
-    called = [names.get(int(number(c, "class")), c) for c in classes]
+    called = [names.get(int(sets.number(c, "class")), c) for c in classes]
     balls = _balls(classes, called, set(names.values()), options, str(source.path))
-    clips = clips_of(files)
+    clips = sets.clips_of(files)
     pictures = _pictures(source, clips)
-    builders: dict[str, Builder] = {}
+    builders: dict[str, sets.Builder] = {}
     for name in files:
         clip = clips[name] or source.path.stem
         if clip not in builders:
-            builders[clip] = Builder(clip, source.where(name), options)
+            builders[clip] = sets.Builder(clip, source.where(name), options)
             builders[clip].size(*(source.picture_wh(pictures.get(clips[name], ())) or (0, 0)))
         found = builders[clip]
         found.where = source.where(name)
-        frame = found.frame(frame_number(name, options.first_frame))
+        frame = found.frame(sets.frame_number(name, options.first_frame))
         if not lines[name]:
             found.put_absent(frame)
         for line in lines[name]:
@@ -85,11 +71,11 @@ def _read(source: Source, options: ReadOptions) -> list[LabelSet]:
     return [found.done(_looked_at(found, of[clip]), "absent") for clip, found in builders.items()]
 
 
-def _balls(classes: list[str], called: list[str], known: set[str], options: ReadOptions, where: str) -> set[str]:
+def _balls(classes: list[str], called: list[str], known: set[str], options: sets.ReadOptions, where: str) -> set[str]:
     """The classes that are the ball, as the lines write them. A data set that names a ball may have none in it."""
     if not classes:
         return set()
-    ball = choose_label([*called, *known], options.label, where)
+    ball = sets.choose_label([*called, *known], options.label, where)
     return {each for each, name in zip(classes, called, strict=True) if name == ball}
 
 
@@ -107,11 +93,11 @@ def _pictures(source: Source, clips: dict[str, str]) -> dict[str, list[str]]:
     lines = [
         str(PurePosixPath(name).parent / line.strip()) for name in lists for line in source.text(name).splitlines()
     ]
-    keys = {(folders_of(name), clip_of(name)): clip for name, clip in clips.items()}
+    keys = {(sets.folders_of(name), sets.clip_of(name)): clip for name, clip in clips.items()}
     found: dict[str, list[str]] = {}
     for name in (*source.names, *lines):
         if name.lower().endswith(PICTURES):
-            folders, stem = folders_of(name), clip_of(name)
+            folders, stem = sets.folders_of(name), sets.clip_of(name)
             tails = (keys.get((folders[n:], stem)) for n in range(len(folders) + 1))
             clip = next((each for each in tails if each is not None), None)
             if clip is not None:
@@ -119,8 +105,8 @@ def _pictures(source: Source, clips: dict[str, str]) -> dict[str, list[str]]:
     return found
 
 
-def _looked_at(found: Builder, pictures: list[str]) -> list[int]:
-    numbers = [frame_number(name, found.options.first_frame) for name in pictures]
+def _looked_at(found: sets.Builder, pictures: list[str]) -> list[int]:
+    numbers = [sets.frame_number(name, found.options.first_frame) for name in pictures]
     known = [found.frame(n) for n in numbers if n is not None and n >= 0]
     return known or list(range(found.n_frames or found.last + 1))
 
@@ -151,13 +137,13 @@ def _keypoint_dims(about: tuple[str, str]) -> int | None:
     return int(shape[1]) if shape else None
 
 
-def _put(found: Builder, frame: int, line: list[str], dims: int | None) -> None:
+def _put(found: sets.Builder, frame: int, line: list[str], dims: int | None) -> None:
     if found.wh is None:
         raise LabelError(f"{found.where}: positions are shares of the picture: give its size with --size or --video")
     values = [found.number(cell, "a value") for cell in line[1:]]
     xy: XY = (values[0] * found.wh[0], values[1] * found.wh[1])
     visibility = Visibility.CLEAR
-    score = score_of(values[4]) if len(values) == 5 else None
+    score = sets.score_of(values[4]) if len(values) == 5 else None
     if len(values) >= 6:
         xy = (values[4] * found.wh[0], values[5] * found.wh[1])
         v = values[6] if len(values) > 6 and (dims == 3 or (dims is None and len(values) % 3 == 1)) else 2
@@ -165,10 +151,10 @@ def _put(found: Builder, frame: int, line: list[str], dims: int | None) -> None:
             found.put_unlabelled(frame)
             return
         visibility = Visibility.OCCLUDED if v == 1 else Visibility.CLEAR
-    found.put(frame, xy, visibility, Extra(score=score))
+    found.put(frame, xy, visibility, sets.Extra(score=score))
 
 
-def _line(labels: LabelSet, frame: int, box_px: float, poses: bool) -> str:
+def _line(labels: sets.LabelSet, frame: int, box_px: float, poses: bool) -> str:
     label = labels.labels[frame]
     assert labels.wh
     if label.xy is None:
@@ -189,15 +175,15 @@ class Yolo:
         """Whether the first text file that is not empty has lines of boxes, or of boxes with keypoints."""
         return _columns(source) > 6 if self.poses else _columns(source) in (5, 6)
 
-    def read(self, source: Source, options: ReadOptions) -> list[LabelSet]:
+    def read(self, source: Source, options: sets.ReadOptions) -> list[sets.LabelSet]:
         """One set per clip, which is a label file's name up to its number. Raises LabelError."""
         return _read(source, options)
 
-    def render(self, sets: Sequence[LabelSet], options: WriteOptions) -> dict[str, str]:
+    def render(self, clips: Sequence[sets.LabelSet], options: sets.WriteOptions) -> dict[str, str]:
         """`<clip>/labels/<clip>_000000.txt`, empty where there is no ball; the list of pictures; data.yaml."""
         files: dict[str, str] = {}
-        for labels in sets:
-            name, frames = safe_name(labels.name), sorted(labels.labels)
+        for labels in clips:
+            name, frames = sets.safe_name(labels.name), sorted(labels.labels)
             shape = "kpt_shape: [1, 3]\nflip_idx: [0]\n" if self.poses else ""
             files[f"{name}/data.yaml"] = f"path: .\ntrain: images.txt\nval: images.txt\n{shape}names:\n  0: ball\n"
             files[f"{name}/images.txt"] = "".join(f"./images/{name}_{frame:06}.jpg\n" for frame in frames)
