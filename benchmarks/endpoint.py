@@ -1,33 +1,45 @@
 """What the endpoint costs: `track --endpoint` against `track`, bytes on the wire, and the latency that a server adds.
 
     python benchmarks/endpoint.py [CLIP.mp4] [--runs 3] [--seconds 20]
+    python benchmarks/endpoint.py [CLIP.mp4] --soak 600 [--sessions 16]
 
 Client and server share this machine, over TLS on loopback. Throughput is compared at equal total CPU: frames per
 CPU-second of all processes together, beside the wall clock, where client and server overlap. Latency is of a live
 session at 30 frames/s: from handing over the frame that completes a window to having its points, less what the very
 same frame took in this process. All in one run on one machine; quote the ratios, not the absolute figures.
+
+The soak instead holds so many live sessions open, each sending as fast as it is let, and prints how evenly the server
+shares itself out, how long its queue grows, and how its memory goes.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import os
 import resource
+import ssl
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rallytrace import AsyncClient, Frame, RallyOptions, Tracker, load_network, make_clip, video
 from rallytrace.serve.client_session import FrameEncoder
+from rallytrace.window import BACKGROUND_EVERY, BACKGROUND_REACH
 
+BACKGROUND_FRAMES = 2 * BACKGROUND_EVERY * BACKGROUND_REACH * 6 // 5  # of a live session, a sixth of them repeats
 REFERENCE_BYTES = 26_700_000  # a request of the AWS sample: one window of three frames as JSON
 
 
@@ -79,7 +91,8 @@ def throughput(clip: Path, folder: Path, server: tuple[str, int, str], runs: int
     common = () if draw else ("--no-video",)
     places = {
         "in this process": ("--threads", "1"),
-        "endpoint, jpeg": ("--endpoint", url, "--fingerprint", pin),
+        "endpoint, delta": ("--endpoint", url, "--fingerprint", pin),
+        "endpoint, jpeg": ("--endpoint", url, "--fingerprint", pin, "--codec", "jpeg"),
         "endpoint, raw": ("--endpoint", url, "--fingerprint", pin, "--codec", "raw"),
     }
     measured: dict[str, list[tuple[float, float]]] = {name: [] for name in places}
@@ -99,11 +112,12 @@ def throughput(clip: Path, folder: Path, server: tuple[str, int, str], runs: int
 
 
 def bytes_per_frame(frames: list[Frame]) -> None:
-    encoder = FrameEncoder("jpeg")
-    sizes = [len(encoder.encode(frame.image)) + 24 for frame in frames]
-    mean = statistics.mean(sizes)
-    print(f"bytes per frame: jpeg {mean:,.0f} on average, {max(sizes):,} at most; raw {frames[0].image.size + 24:,};")
-    print(f"  the reference client's JSON {REFERENCE_BYTES:,}: {REFERENCE_BYTES / mean:.0f} times jpeg")
+    print(f"bytes per frame: raw {frames[0].image.size + 24:,}, the reference client's JSON {REFERENCE_BYTES:,}")
+    for codec in ("delta", "jpeg"):
+        encoder = FrameEncoder(codec)
+        sizes = [len(encoder.encode(frame.image)) + 24 for frame in frames]
+        mean = statistics.mean(sizes)
+        print(f"  {codec} {mean:,.0f} on average, {max(sizes):,} at most: 1/{REFERENCE_BYTES / mean:.0f} of the JSON")
 
 
 async def live(frames: list[Frame], source_wh: tuple[int, int], url: str, pin: str) -> list[float]:
@@ -157,11 +171,69 @@ def latency(frames: list[Frame], source_wh: tuple[int, int], server: tuple[str, 
     print(f"  added, by frame          p50 {np.median(added):6.1f} ms  p99 {np.quantile(added, 0.99):6.1f} ms")
 
 
+async def soaked(frames: list[Frame], source_wh: tuple[int, int], server: tuple[str, int, str], options: Any) -> None:
+    url, pid, pin = server
+    encoder = FrameEncoder("jpeg")  # each picture stands alone, so they may go round and round
+    payloads = [encoder.encode(frame.image) for frame in frames]
+    answered = [0] * options.sessions
+    began = time.perf_counter()
+    client = AsyncClient(url, fingerprint=pin)
+
+    async def one(n: int) -> None:
+        async with client.session(source_wh, live=True) as session:
+            for i in itertools.count():
+                frame = replace(frames[i % len(frames)], index=i, pts_s=i / 30)
+                answered[n] += len(await session.put(frame, payloads[i % len(frames)]))
+
+    sessions = [asyncio.create_task(one(n)) for n in range(options.sessions)]
+    samples = []
+    while time.perf_counter() - began < options.soak:
+        await asyncio.sleep(2)
+        for session in sessions:
+            if session.done():
+                session.result()  # raises what ended it
+        queued = await asyncio.to_thread(gauge, url, "rallytrace_queue_windows")
+        resident = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / 1e6
+        threads = len(os.listdir(f"/proc/{pid}/task"))
+        samples.append((time.perf_counter() - began, resident, queued, threads, *answered))
+    for session in sessions:
+        session.cancel()
+    await asyncio.gather(*sessions, return_exceptions=True)
+    report(np.array(samples), options.sessions)
+
+
+def gauge(url: str, name: str) -> float:
+    """A value of GET /metrics."""
+    context = ssl._create_unverified_context()
+    with urllib.request.urlopen(f"{url}/metrics", timeout=60, context=context) as answer:
+        return next(float(line.split()[1]) for line in answer.read().decode().splitlines() if line.startswith(name))
+
+
+def report(samples: NDArray[np.float64], sessions: int) -> None:
+    """samples: rows of seconds, megabytes, windows that wait, threads, frames answered by session."""
+    full = np.flatnonzero(samples[:, 4:].min(1) > BACKGROUND_FRAMES)  # from where on all hold as much as they ever will
+    settled = samples[full[0] :] if len(full) > 9 else samples[-10:]
+    took_s, done = samples[-1, 0] - settled[0, 0], samples[-1, 4:] - settled[0, 4:]
+    fit, covariance = np.polyfit(settled[:, 0], settled[:, 1], 1, cov=True)
+    print(f"{sessions} live sessions for {samples[-1, 0]:.0f} s: {done.sum() / took_s:.1f} frames/s in all")
+    print(f"  frames of a session {done.min():.0f} to {done.max():.0f}, max/min {done.max() / done.min():.3f}")
+    print(f"  windows that wait: {np.median(samples[:, 2]):.0f}, at most {samples[:, 2].max():.0f}")
+    tenths = [f"{part[:, 1].mean():.0f}" for part in np.array_split(samples, 10)]
+    print(f"  memory by tenths of the time: {' '.join(tenths)} MB")
+    slope, error, highest = fit[0] * 60, np.sqrt(covariance[0, 0]) * 60, samples[:, 1].max()
+    print(
+        f"  slope of the last {took_s:.0f} s {slope:+.2f} MB/min (standard error {error:.2f}), highest {highest:.0f} MB"
+    )
+    print(f"  threads {settled[0, 3]:.0f} at first, {samples[-1, 3]:.0f} at last")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("clip", nargs="?", type=Path)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=20, help="of the live session")
+    parser.add_argument("--soak", type=float, default=0, help="seconds of many live sessions, instead of all else")
+    parser.add_argument("--sessions", type=int, default=16, help="of the soak")
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
     with tempfile.TemporaryDirectory() as name, serving(Path(name)) as server:
@@ -172,6 +244,9 @@ def main() -> None:
             tracker, wh = Tracker(load_network(threads=1), reader.info.wh), reader.info.wh
             reader.give(wh=tracker.transform.content_wh, colour=tracker.colour)
             frames = [frame for frame, _ in zip(reader, range(options.seconds * 30), strict=False)]
+        if options.soak:
+            asyncio.run(soaked(frames, wh, server, options))
+            return
         print(f"{clip.name}: {wh[0]}x{wh[1]}, one network thread; median of {options.runs} runs")
         for draw in (False, True):
             throughput(clip, Path(name), server, options.runs, draw)

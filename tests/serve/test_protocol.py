@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import struct
+import tracemalloc
 import zlib
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,7 +30,7 @@ STARTS = st.builds(
     threshold=st.none() | st.floats(0.01, 0.99),
     overlap=st.integers(1, 64),
     fill=st.integers(0, 100),
-    codec=st.sampled_from(["jpeg", "png", "raw"]),
+    codec=st.sampled_from(protocol.CODECS),
 )
 POINTS = st.builds(BallPoint, COUNTS, NUMBERS, st.tuples(NUMBERS, NUMBERS), st.floats(0, 1)) | st.builds(
     BallPoint, COUNTS, NUMBERS, st.none(), st.floats(0, 1), st.just(PointSource.NONE)
@@ -52,6 +54,42 @@ def test_client_messages_survive_the_wire(message: protocol.ClientMessage) -> No
 )
 def test_server_messages_survive_the_wire(message: protocol.ServerMessage) -> None:
     assert protocol.parse_server(message.to_json()) == message
+
+
+@given(st.binary(min_size=24, max_size=24), st.binary(min_size=24, max_size=24), st.sampled_from([(4, 6), (4, 2, 3)]))
+def test_changes_survive_the_wire(one: bytes, other: bytes, shape: tuple[int, ...]) -> None:
+    before, image = (np.frombuffer(data, np.uint8).reshape(shape) for data in (one, other))
+    change = protocol.pack_change(image, before)
+    assert protocol.is_change(change)
+    assert np.array_equal(protocol.unpack_change(memoryview(change), before), image)
+    with pytest.raises(ProtocolError):
+        protocol.unpack_change(change[:-1], before)
+    with pytest.raises(ProtocolError):
+        protocol.unpack_change(change + b"x", before)
+    with pytest.raises(ProtocolError):
+        protocol.unpack_change(change, before[1:])
+
+
+@given(st.binary(max_size=200))
+def test_a_strangers_change_is_a_picture_or_refused(data: bytes) -> None:
+    before = np.zeros((3, 5), np.uint8)
+    for payload in (data, b"\x78" + data, zlib.compress(data)):
+        try:
+            assert protocol.unpack_change(payload, before).shape == (3, 5)
+        except ProtocolError:
+            continue
+
+
+def test_a_bomb_is_not_unpacked() -> None:
+    """A gigabyte of zeros in a megabyte: no more than a picture of it comes out."""
+    packer = zlib.compressobj(9)
+    bomb = b"".join(packer.compress(bytes(1 << 24)) for _ in range(64)) + packer.flush()
+    assert len(bomb) < 2_000_000
+    tracemalloc.start()
+    with pytest.raises(ProtocolError, match="not of 15 bytes"):
+        protocol.unpack_change(bomb, np.zeros((3, 5), np.uint8))
+    assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    tracemalloc.stop()
 
 
 @given(st.lists(POINTS, max_size=5))

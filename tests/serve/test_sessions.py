@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -178,7 +179,7 @@ def test_done_can_be_heard_again(shared_server: Running, frames: list[Frame], ex
 
 def test_what_is_acknowledged_is_forgotten(shared_server: Running, frames: list[Frame]) -> None:
     with stream(shared_server) as first:
-        session = first.open(RAW).session
+        session = first.open(replace(RAW, live=True)).session  # points come at once
         first.send(frames[:30])
         while len(first.points) < 20:
             first.hear()

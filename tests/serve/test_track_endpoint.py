@@ -53,8 +53,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
         yield running
 
 
-def test_raw_writes_the_same_files(clip: Path, here: Path, server: ServerProcess, tmp_path: Path) -> None:
-    done = run("track", clip, "--endpoint", server.url, "--codec", "raw", "--out", tmp_path)
+@pytest.mark.parametrize("codec", ["delta", "raw"])
+def test_lossless_writes_the_same_files(
+    codec: str, clip: Path, here: Path, server: ServerProcess, tmp_path: Path
+) -> None:
+    done = run("track", clip, "--endpoint", server.url, "--codec", codec, "--out", tmp_path)
     assert done.returncode == 0, done.stderr
     assert "ball found in" in done.stdout
     assert (tmp_path / "clip.csv").read_bytes() == (here / "clip.csv").read_bytes()
@@ -66,7 +69,7 @@ def test_raw_writes_the_same_files(clip: Path, here: Path, server: ServerProcess
 
 def test_jpeg_is_within_half_a_pixel(clip: Path, here: Path, server: ServerProcess, tmp_path: Path) -> None:
     with Client(server.url) as client:
-        result = client.track_video(clip, tmp_path, draw_video=False)
+        result = client.track_video(clip, tmp_path, codec="jpeg", draw_video=False)
     assert result.frames == 90
     pairs = list(zip(Trajectory.from_csv(result.csv), Trajectory.from_csv(here / "clip.csv"), strict=True))
     both = [(a.xy, b.xy) for a, b in pairs if a.xy and b.xy]

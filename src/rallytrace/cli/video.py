@@ -55,6 +55,7 @@ class Sport(StrEnum):
 class CodecName(StrEnum):
     """Choices of --codec."""
 
+    delta = "delta"
     jpeg = "jpeg"
     raw = "raw"
 
@@ -105,8 +106,8 @@ def track_command(
     ] = None,
     insecure: Annotated[bool, typer.Option("--insecure", help="Accept any certificate of the endpoint.")] = False,
     codec: Annotated[
-        CodecName, typer.Option(help="Frames to the endpoint: jpeg is small, raw is exact.")
-    ] = CodecName.jpeg,
+        CodecName, typer.Option(help="Frames to the endpoint: delta is small and exact, for most cameras.")
+    ] = CodecName.delta,
 ) -> None:
     """Track the ball: writes <name>.csv and <name>.tracked.mp4 for each video."""
     if (live is None) == (not sources):

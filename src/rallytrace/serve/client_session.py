@@ -28,11 +28,14 @@ from rallytrace.serve.protocol import (
     ServerMessage,
     Start,
     Started,
+    is_change,
+    pack_change,
     pack_frame,
     parse_server,
+    unpack_change,
 )
 from rallytrace.types import BallPoint, Frame, Image
-from rallytrace.video import encode_jpeg, encode_png
+from rallytrace.video import decode_jpeg, encode_jpeg, encode_png
 from rallytrace.window import RepeatFilter
 
 # FFmpeg's steps. In a 720p broadcast, 87 and 60 (47 and 28 KB a frame) move the ball by 0.03 and 0.1 px (median).
@@ -40,6 +43,8 @@ JPEG_QUALITIES = (12, 25, 37, 50, 62, 69, 75, 81, 87)
 JPEG_BYTES = 40_000  # a frame may have on average: the quality follows
 JPEG_STEP = 1.3  # from one quality to the next, in bytes, at most
 ADJUST_EVERY = 16  # frames
+KEY_EVERY = 256  # changes, from one picture that is whole to the next
+FIRST_CREDIT, MAX_CREDIT = 600_000, 4_000_000  # bytes over the average that changes may take, at first and ever
 MAX_UNSENT = 64  # frames that wait to be sent before push() waits too
 FIRST_CONNECT_S = 3.0  # how long a server that was never reached is tried
 MAX_DELAY_S = 5.0
@@ -54,11 +59,18 @@ class FrameEncoder:
 
     Which pictures are repeats is seen before compression, whose noise would make many of them look new; then the
     windows would fall differently and points move by pixels. Raw pictures are always sent, so that all is exact.
+
+    `delta` is exact too, until changes have taken more than JPEG_BYTES a frame (a moving camera, noise): then it is
+    JPEG, until they are small again. Any noise moves one point in twenty by half a pixel, at all qualities.
     """
 
     def __init__(self, codec: Codec) -> None:
         self._codec, self._repeats = codec, RepeatFilter()
         self._quality, self._count, self._bytes = len(JPEG_QUALITIES) - 1, 0, 0
+        self._is_first_jpeg = True
+        self._before: Image | None = None  # the last picture that was sent, and
+        self._changes = 0  # how many came since one was sent whole
+        self._credit, self._is_lossy = FIRST_CREDIT, False
 
     def encode(self, image: Image) -> bytes:
         if self._codec == "raw":
@@ -66,15 +78,36 @@ class FrameEncoder:
         self._count += 1
         if self._count % ADJUST_EVERY == 0:
             self._adjust()
+        self._credit = min(self._credit + JPEG_BYTES, MAX_CREDIT)
         if not self._repeats.is_new(image):
             return b""
         if self._codec == "png":
             return encode_png(image)
+        payload = self._delta(image) if self._codec == "delta" else self._jpeg(image)
+        self._bytes += len(payload)
+        return payload
+
+    def _delta(self, image: Image) -> bytes:
+        before, self._before = self._before, image
+        if self._is_lossy and before is not None and self._count % ADJUST_EVERY == 0 and self._credit > FIRST_CREDIT:
+            self._is_lossy = len(pack_change(image, before)) > JPEG_BYTES / JPEG_STEP
+            self._changes = KEY_EVERY  # the server has no exact picture before
+        if self._is_lossy:
+            payload = self._jpeg(image)
+        elif before is None or self._changes >= KEY_EVERY:
+            payload, self._changes = encode_png(image), 0
+        else:
+            payload, self._changes = pack_change(image, before), self._changes + 1
+        self._credit -= len(payload)
+        self._is_lossy = self._is_lossy or self._credit < 0
+        return payload
+
+    def _jpeg(self, image: Image) -> bytes:
         payload = encode_jpeg(image, JPEG_QUALITIES[self._quality])
-        while self._count == 1 and len(payload) > JPEG_BYTES and self._quality:
+        while self._is_first_jpeg and len(payload) > JPEG_BYTES and self._quality:
             self._quality -= 1  # from the start, as a change later on is noise
             payload = encode_jpeg(image, JPEG_QUALITIES[self._quality])
-        self._bytes += len(payload)
+        self._is_first_jpeg = False
         return payload
 
     def _adjust(self) -> None:
@@ -100,6 +133,7 @@ class AsyncSession:
         self._started: Started | None = None
         self._session: str | None = None
         self._spool: dict[int, tuple[float, bytes]] = {}  # frame -> pts_s, payload: what a new session may need
+        self._chain: list[bytes] = []  # payloads before those, from the last whole picture on
         self._pushed = self._sent = self._next = 0  # frames pushed, frames sent, the frame that the server expects
         self._base = self._keep = 0  # the session's first frame; the first frame that a new one would need
         self._points = self._acked = 0  # frames whose points are here, and whose points the server may forget
@@ -241,11 +275,22 @@ class AsyncSession:
         self._next = max(self._next, self._sent)  # credit that was told to the broken connection is not told again
         self._changed.set()
 
+    def _make_whole(self) -> None:
+        """The first picture of a new session may not be a change of one that the server does not have."""
+        pts_s, first = self._spool[self._base]
+        if self._start.codec == "delta" and self._chain and (not first or is_change(first)):
+            image = decode_jpeg(self._chain[0], self.colour)
+            for payload in filter(None, [*self._chain[1:], first]):
+                image = unpack_change(payload, image)
+            self._spool[self._base] = (pts_s, encode_png(image))
+
     async def _send(self, socket: ClientConnection) -> None:
         assert self._started is not None
         with suppress(ConnectionClosed):  # the receiver notices too
             while True:
                 while self._sent < min(self._pushed, self._next + self._started.window):
+                    if self._sent == self._base:
+                        self._make_whole()
                     pts_s, payload = self._spool[self._sent]
                     await socket.send(pack_frame(self._sent - self._base, pts_s, payload))
                     self._sent += 1
@@ -293,7 +338,11 @@ class AsyncSession:
             self._next = max(self._next, self._base + message.next)
             keep = min(self._base + message.keep, self._points)
             for frame in range(self._keep, keep):
-                del self._spool[frame]
+                payload = self._spool.pop(frame)[1]
+                if self._start.codec == "delta" and is_change(payload):
+                    self._chain.append(payload)
+                elif payload:
+                    self._chain = [payload]
             self._keep = max(self._keep, keep)
         self._changed.set()
 

@@ -19,7 +19,16 @@ from contextlib import suppress
 from rallytrace.errors import InputError, RallytraceError
 from rallytrace.serve import bodies
 from rallytrace.serve.engine import Busy, Cancelled, Engine
-from rallytrace.serve.protocol import MAX_POINTS, FrameRecord, Points, ProtocolError, Start, Started
+from rallytrace.serve.protocol import (
+    MAX_POINTS,
+    FrameRecord,
+    Points,
+    ProtocolError,
+    Start,
+    Started,
+    is_change,
+    unpack_change,
+)
 from rallytrace.track import Tracker
 from rallytrace.types import BallPoint, Frame, Image
 
@@ -178,7 +187,10 @@ class Session:
     def _frame(self, record: FrameRecord) -> Frame:
         if record.payload:
             wh, colour = self._tracker.transform.content_wh, self._tracker.colour
-            self._last = bodies.decode_frame(record.payload, self.codec, wh, colour)
+            if self.codec == "delta" and is_change(record.payload) and self._last is not None:
+                self._last = unpack_change(record.payload, self._last)
+            else:
+                self._last = bodies.decode_frame(record.payload, self.codec, wh, colour)
         if self._last is None:
             raise ProtocolError("the first frame says that it repeats the one before")
         return Frame(record.index, record.pts_s, self._last)
