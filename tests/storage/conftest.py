@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from rallytrace.storage import stores
-from tests.storage.servers import Proxy, Server, moto, proxy, swift, why_no_swift
+from tests.storage.servers import Proxy, Server, azurite, moto, proxy, swift, why_no_swift
 
 BUCKET = "rallytrace-tests"
 
@@ -43,6 +43,13 @@ def swift_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def azure() -> Iterator[str]:
+    """Of whom has it: RALLYTRACE_TEST_AZURITE is the path of azurite-blob."""
+    with azurite(REAL.get("RALLYTRACE_TEST_AZURITE") or pytest.skip("no RALLYTRACE_TEST_AZURITE"), BUCKET) as url:
+        yield url
+
+
 @pytest.fixture
 def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[Server], str]:
     """Points this process at a server; returns the URL of a folder in it that nobody else uses."""
@@ -62,11 +69,19 @@ def broken(moto_server: Server, use: Callable[[Server], str]) -> Iterator[tuple[
         yield use(server), between
 
 
-@pytest.fixture(params=["folder", "memory", "moto", "swift", "real"])
-def where(request: pytest.FixtureRequest, tmp_path: Path, use: Callable[[Server], str]) -> str:
+@pytest.fixture(params=["folder", "memory", "moto", "swift", "azure", "real"])
+def where(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    use: Callable[[Server], str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> str:
     """A fresh place in each kind of store. "real" is a bucket of yours: RALLYTRACE_TEST_S3_URL, with credentials."""
     if request.param in ("folder", "memory"):
         return str(tmp_path / "store") if request.param == "folder" else f"memory:///{uuid.uuid4().hex}"
+    if request.param == "azure":
+        monkeypatch.setenv("AZURE_STORAGE_USE_EMULATOR", "true")
+        return f"{request.getfixturevalue('azure')}/{uuid.uuid4().hex}"
     if request.param == "real":
         url = REAL.get("RALLYTRACE_TEST_S3_URL") or pytest.skip("RALLYTRACE_TEST_S3_URL names no bucket to test on")
         return f"{use(Server('', {k: v for k, v in REAL.items() if k.startswith('AWS_')})) and url}/{uuid.uuid4().hex}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hmac
 import os
 import shutil
 import socket
@@ -13,6 +15,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import httpx
 
 SWIFT_USER, SWIFT_SECRET = "test:tester", "testing-2f8c1d"
 SWIFT_PARTS = ("account", "container", "object")
@@ -103,6 +107,29 @@ def swift(folder: Path) -> Iterator[Server]:
         for process in processes:
             process.wait(30)
         log.close()
+
+
+@contextmanager
+def azurite(command: str, container: str) -> Iterator[str]:
+    """Azure's own emulator of its blob store (npm install azurite), with a container, on the port that is its own."""
+    process = subprocess.Popen(
+        [command, "--inMemoryPersistence", "--skipApiVersionCheck", "--silent"], start_new_session=True
+    )
+    try:
+        _wait_for(10000, Path(os.devnull))
+        account = "devstoreaccount1"  # and its key: the same on every machine
+        key = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+        date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime())
+        asked = f"x-ms-date:{date}\nx-ms-version:2021-08-06\n/{account}/{account}/{container}\nrestype:container"
+        signed = hmac.digest(base64.b64decode(key), ("PUT" + "\n" * 12 + asked).encode(), "sha256")
+        headers = {"x-ms-date": date, "x-ms-version": "2021-08-06"}
+        headers["authorization"] = f"SharedKey {account}:{base64.b64encode(signed).decode()}"
+        url = f"http://127.0.0.1:10000/{account}/{container}?restype=container"
+        httpx.put(url, headers=headers).raise_for_status()
+        yield f"az://{container}"
+    finally:
+        os.killpg(process.pid, 15)
+        process.wait(30)
 
 
 def _rings(folder: Path, ports: dict[str, int]) -> None:

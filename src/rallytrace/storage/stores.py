@@ -248,7 +248,7 @@ def _file_entry(key: str, path: Path) -> Entry:
 
 def _entry(key: str, meta: Any) -> Entry:
     etag = meta["e_tag"] or f"{meta['last_modified'].isoformat()}-{meta['size']}"
-    return Entry(key, meta["size"], meta["last_modified"], etag)
+    return Entry(key, meta["size"], meta["last_modified"], etag.strip('"'))  # Azure's listings have it without quotes
 
 
 def _pieces(data: bytes | Path, part: int, digest: str | None, on_progress: OnBytes | None) -> Iterator[bytes]:
