@@ -498,3 +498,22 @@ def test_convert_from_the_shell(name: str, tmp_path: Path) -> None:
     assert xy
     assert xy == pytest.approx((14, 260) if name == "label_studio" else (5, 20), abs=1.01 if name == "mot" else 1e-6)
     assert all(labels[n].xy is None for n in (1, 2))
+
+
+def test_a_file_that_labels_more_frames_than_it_counts(tmp_path: Path) -> None:
+    """Label Studio counts by a rate of its own; a video that is known still has the last word."""
+    path = write(tmp_path, {"a.json": [task({"result": [region(key(6, 10, False))]})]})
+    labels = only(path, SIZE)
+    assert (labels.n_frames, told(labels)[5]) == (6, (110, 260))
+    assert labels.notes == ("rally one: the file counts 4 frames, but labels frame 5",)
+    with pytest.raises(LabelError, match="a label is on frame 5, but the clip has 4 frames"):
+        read_sets(path, None, ReadOptions(wh=(9, 9), n_frames=4))
+
+
+def test_numbers_of_frames_from_one(tmp_path: Path) -> None:
+    value = coco(["x.jpg", "y.jpg"], {1: [1, 1]})
+    for n, image in enumerate(value["images"]):
+        image |= {"video_id": 3, "frame_id": n + 1}
+    path = write(tmp_path, {"a.json": {**value, "videos": [{"id": 3, "name": "rally"}]}})
+    assert by_name(path) == {"rally": {1: None, 2: (2, 2)}}
+    assert by_name(path, ReadOptions(first_frame=1)) == {"rally": {0: None, 1: (2, 2)}}

@@ -152,7 +152,7 @@ def test_a_count_of_frames_that_no_video_has(tmp_path: Path) -> None:
         ('{"images": ' + "[" * 200_000 + ', "annotations", "categories"', "not JSON"),
         ('{"images": [' + "9" * 5000 + '], "annotations": [], "categories": []}', "not JSON"),
         ('{"images": [1], "annotations": [], "categories": []}', "images: expected a list of objects"),
-        ('{"images": [{"id": 1, "frame_id": "x"}], "annotations": [], "categories": []}', "frame is 'x'"),
+        ('{"images": [{"id": 1, "frame_id": "x"}], "annotations": [], "categories": []}', "frame_id is 'x'"),
         (
             '{"images": [], "annotations": [{"image_id": 3, "category_id": 1}], "categories": []}',
             "annotation of image 3, which is not in images",

@@ -99,7 +99,7 @@ def _frame_of(image: Json, rank: int, found: sets.Builder) -> int:
     """Its frame number if it tells one, then the number in its name, then its place in the order of the names."""
     for key in ("frame_id", "frame_index", "frame_number"):
         if key in image:
-            return found.frame(image[key])
+            return found.frame(found.whole(image[key], key) - (found.options.first_frame or 0))
     named = sets.frame_number(str(image.get("file_name")), found.options.first_frame)
     if named is None:
         found.notes.append(f"{found.name}: pictures without numbers were counted in the order of their names")

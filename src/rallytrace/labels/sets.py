@@ -230,6 +230,9 @@ class Builder:
                     self.put_absent(frame)
         if self._doubles:
             self.notes.append(f"{self.name}: {len(self._doubles)} frames with several balls, one was kept (--label)")
+        if self.n_frames is not None and self.last >= self.n_frames and self.options.n_frames is None:
+            self.notes.append(f"{self.name}: the file counts {self.n_frames} frames, but labels frame {self.last}")
+            self.n_frames = self.last + 1
         if self.n_frames is not None and self.last >= self.n_frames:
             raise LabelError(
                 f"{self.where}: a label is on frame {self.last}, but the clip has {self.n_frames} frames: expected "
