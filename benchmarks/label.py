@@ -31,6 +31,7 @@ from rallytrace.label import open_book, schema
 AIM_S = 0.6  # to find the ball and to put the pointer on it
 NOTICE_S = 0.3  # to see that something is wrong, or that it is not
 LABELS = 60
+IMPORT_S = 20
 WRONG = 0.15
 XY = tuple[float, float]
 
@@ -169,11 +170,21 @@ def make_videos(folder: Path, wh: tuple[int, int], steps: int) -> dict[int, XY |
     return {label.frame: label.xy for label in rally}
 
 
+def take_in(admin: Client, folder: Path) -> None:
+    """How fast broadcast video is read through, once it is on the server."""
+    make_clip(folder / "broadcast.mp4", RallyOptions(wh=(1280, 720), seconds=IMPORT_S, seed=7))
+    video = admin.upload(folder / "broadcast.mp4")["id"]
+    began = time.perf_counter()
+    until(lambda: admin.get(f"/api/videos/{video}")["state"] == "ready", "the video is imported", 600)
+    print(f"import of {IMPORT_S} s at 720p: {IMPORT_S / (time.perf_counter() - began):.1f} times real time")
+
+
 def measure(playwright: Playwright, workshop: Workshop, balls: Mapping[int, XY | None], wh: XY, steps: int) -> None:
     began = time.perf_counter()
     admin = workshop.client("/api/setup", token=workshop.setup_token, name="Ada", password=PASSWORD)
     until(lambda: all(v["state"] == "ready" for v in admin.get("/api/videos")), "the videos are imported", 600)
     print(f"import of {len(balls)} large and 10,000 small frames: {time.perf_counter() - began:.1f} s")
+    take_in(admin, workshop.project.parent)
     ids = {v["name"]: v["id"] for v in admin.get("/api/videos")}
     truth = {frame: xy for frame, xy in balls.items() if xy is not None}
     chromium = os.environ.get("RALLYTRACE_CHROMIUM", "/usr/bin/chromium")

@@ -120,6 +120,11 @@ class Client:
         assert answer.status_code < 300, answer.text
         return answer.json()
 
+    def upload(self, video: Path) -> Any:
+        answer = self._http.post("/api/videos", params={"name": video.name}, content=video.read_bytes())
+        assert answer.status_code == 201, answer.text
+        return answer.json()
+
     def labels(self, task: int) -> dict[int, dict[str, Any]]:
         """By frame; cleared ones left out."""
         found = self.get(f"/api/tasks/{task}/labels?since=0")["labels"]
