@@ -1,6 +1,6 @@
 """How far does it scale? A model of a thousand workers and a million hours of video, and two workers measured here.
 
-python benchmarks/scale.py [--workers 1000] [--hours 1e6] [--price-per-core-hour 0.0425] [--measure]
+python benchmarks/scale.py [--workers 1000] [--hours 1e6] [--price-per-core-hour 0.0425] [--measure] [--driver]
 
 The model is arithmetic on the constants below, which benchmarks/track.py measured at 720p;
 docs/scale.md says what it leaves out. The price is yours to say: the default is $0.68 an hour for 16 vCPU, which
@@ -11,14 +11,19 @@ from __future__ import annotations
 
 import argparse
 import os
+import subprocess
+import sys
 import tempfile
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from rallytrace import RallyOptions, make_clip
-from rallytrace.scale.batch import SEGMENT_FRAMES, Tracked, TrackJob, track_many
-from rallytrace.scale.cluster import PATIENCE
+from rallytrace.scale.batch import SEGMENT_FRAMES, TrackJob, track_many
+from rallytrace.scale.cluster import MAX_BLOCKS, PATIENCE
 
 NETWORK_MS = {"accurate": 8.4, "fast": 3.6}  # CPU-ms a frame, with windows, background and decoding of heatmaps
 DECODE_MS = 1.8
@@ -27,7 +32,7 @@ SCOUT_MS = DECODE_MS + 0.3  # cuts and repeats are looked for at the network's s
 OVERLAP_FRAMES = 310  # pictures that a segment decodes and tracks beyond its own, at most
 MBIT_S = 4.0  # of a 720p broadcast
 CSV_BYTES = 45  # a row
-RESULT_BYTES = 1_500  # of one video in the driver: assumed, not measured
+RESULT_BYTES = 1_306  # of one video in the driver: by --driver, names of 53 letters, 2026-11-29
 GETS_S, PUTS_S = 5_500, 3_500  # at least, per partitioned prefix of S3
 
 
@@ -112,28 +117,84 @@ def print_model(workers: int, hours: float, price: float, interrupted: float) ->
     print("   and drawn          " + "  ".join(f"{n} workers {lone_video_s(drawn, n):,.0f} s" for n in (1, 2, 6, 1000)))
 
 
-def measure(videos: int, seconds: float) -> None:
-    """Rates from the first finished video to the last, so that starting Ray and loading networks does not count."""
+def workers_cpu_s() -> float:
+    """CPU seconds so far of the processes that track: Ray writes what they do in their title."""
+    spent = 0
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended meanwhile
+            if "(Worker)" in (folder / "cmdline").read_text():
+                spent += sum(map(int, (folder / "stat").read_text().rpartition(")")[2].split()[11:13]))
+    return spent / os.sysconf("SC_CLK_TCK")
+
+
+@contextmanager
+def ray_here(cpus: int) -> Iterator[None]:
     import ray
 
     os.environ.update(PATIENCE)
+    ray.init("local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def measure(videos: int, seconds: float, pairs: int) -> None:
+    """From the first finished videos to the last, so that starting Ray and loading networks does not count.
+
+    Runs come in pairs, as a machine that others use too changes all the time; CPU seconds a video tell what two workers
+    would do alone on it.
+    """
     with tempfile.TemporaryDirectory() as name:
-        folder, rates = Path(name), []
-        for n in range(videos):
-            make_clip(folder / f"{n}.mp4", RallyOptions(wh=(640, 360), seconds=seconds, seed=n))
-        for workers in (1, 2):
-            ray.init("local", num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-            times: list[float] = []
+        folder, ratios = Path(name), []
+        sources = [str(folder / f"{n}.mp4") for n in range(videos)]
+        for n, source in enumerate(sources):
+            make_clip(Path(source), RallyOptions(wh=(640, 360), seconds=seconds, seed=n))
+        for pair in range(pairs):
+            rates, costs = {}, {}
+            for workers in (1, 2) if pair % 2 else (2, 1):
+                out, samples, ended = folder / f"{pair}-{workers}", [], threading.Event()
 
-            def tell(result: Tracked, times: list[float] = times) -> None:
-                times.append(time.monotonic())
+                def watch(samples: list[tuple[float, float]] = samples, ended: threading.Event = ended) -> None:
+                    while not ended.wait(0.2):
+                        samples.append((time.time(), workers_cpu_s()))
 
-            job = TrackJob(str(folder / f"out{workers}"), draw_video=False, threads=1, segment_frames=0)
-            track_many([str(folder / f"{n}.mp4") for n in range(videos)], job, on="ray", on_result=tell)
-            rates.append((len(times) - workers) / (times[-1] - times[workers - 1]))
-            ray.shutdown()
-            print(f"{workers} workers: {rates[-1]:.2f} videos/s")
-        print(f"ratio 2 to 1: {rates[1] / rates[0]:.2f}")
+                watching = threading.Thread(target=watch, daemon=True)
+                watching.start()
+                with ray_here(workers):
+                    job = TrackJob(str(out), draw_video=False, threads=1, segment_frames=0)
+                    assert not any(each.error for each in track_many(sources, job, on="ray"))
+                    ended.set()
+                    watching.join()
+                at = sorted(path.stat().st_mtime for path in out.glob("*.csv"))[workers - 1 :]
+                spent = [next(cpu for when, cpu in samples if when >= moment) for moment in (at[0], at[-1])]
+                rates[workers] = (len(at) - 1) / (at[-1] - at[0])
+                costs[workers] = (spent[1] - spent[0]) / (len(at) - 1)
+                print(
+                    f"{workers} workers: {rates[workers]:.3f} videos/s, {costs[workers]:.2f} CPU-s a video", flush=True
+                )
+            ratios.append((rates[2] / rates[1], 2 * costs[1] / costs[2]))
+        walls, alone = (sorted(each) for each in zip(*ratios, strict=True))
+        print(f"ratio 2 to 1 of videos/s: {' '.join(f'{each:.2f}' for each in walls)}")
+        print(f"by CPU seconds, were each worker alone on its core: {' '.join(f'{each:.2f}' for each in alone)}")
+
+
+def driver(counts: tuple[int, ...] = (MAX_BLOCKS, 4 * MAX_BLOCKS)) -> None:
+    """Bytes that a video costs the driver: batches of videos that do not exist, so that nothing else takes time."""
+    peaks = []
+    for count in counts:
+        code = (
+            "import resource, sys; sys.path.insert(0, 'benchmarks'); import scale\n"
+            f"sources = [f's3://bucket/raw/2026/tournament/court-3/match-{{n:08}}.mp4' for n in range({count})]\n"
+            "with scale.ray_here(2):\n"
+            "    job = scale.TrackJob('/tmp/none', draw_video=False, segment_frames=0)\n"
+            "    assert all(each.error for each in scale.track_many([s[5:] for s in sources], job, on='ray'))\n"
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)\n"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        peaks.append(int(done.stdout.split()[-1]))
+        print(f"{count:,} videos: driver at most {peaks[-1] / 1e6:,.0f} MB", flush=True)
+    print(f"{(peaks[-1] - peaks[0]) / (counts[-1] - counts[0]):,.0f} bytes a video")
 
 
 def main() -> None:
@@ -143,12 +204,16 @@ def main() -> None:
     parser.add_argument("--price-per-core-hour", type=float, default=0.68 / 16)
     parser.add_argument("--interruptions-per-hour", type=float, default=0.05, help="of one spot machine")
     parser.add_argument("--measure", action="store_true", help="one and two workers of Ray on this machine")
+    parser.add_argument("--driver", action="store_true", help="what a video costs the driver of Ray in memory")
+    parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--videos", type=int, default=16)
     parser.add_argument("--seconds", type=float, default=6.0)
     options = parser.parse_args()
     print_model(options.workers, options.hours, options.price_per_core_hour, options.interruptions_per_hour)
     if options.measure:
-        measure(options.videos, options.seconds)
+        measure(options.videos, options.seconds, options.pairs)
+    if options.driver:
+        driver()
 
 
 if __name__ == "__main__":
