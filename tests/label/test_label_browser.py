@@ -471,6 +471,31 @@ def test_proposals_are_accepted_all_at_once_above_a_score(
     shown(page, 0)
 
 
+def test_a_range_of_proposals_is_accepted_and_what_was_set_is_remembered(
+    context: BrowserContext, workshop: Workshop, admin: Client
+) -> None:
+    task = make_task(admin, "offset.mp4")
+    video = admin.get(f"/api/tasks/{task}")["video"]["id"]
+    propose(workshop, video, dict.fromkeys(range(FRAMES), 0.9))
+    page = open_task(context, workshop, task)
+    page.keyboard.press("d")
+    shown(page, 1)
+    page.keyboard.press("Shift+P")
+    page.keyboard.press("PageDown")
+    shown(page, 11)
+    page.keyboard.press("Enter")
+    saved(page)
+    until(lambda: set(admin.labels(task)) == set(range(1, 12)), "the range is accepted, and nothing else")
+    page.keyboard.press("x")
+    page.get_by_label("Clicks snap to them").check()
+    page.get_by_role("combobox", name="Uncertain").select_option("residual")
+    page.reload()
+    page.wait_for_selector("#picture[data-frame]")
+    assert page.get_by_label("Clicks snap to them").is_checked()
+    assert page.get_by_role("combobox", name="Uncertain").input_value() == "residual"
+    assert page.get_by_role("button", name="Difference").get_attribute("aria-pressed") == "true"
+
+
 def test_reviewers_let_the_network_go_first_and_annotators_do_not(
     browser: Browser, workshop: Workshop, admin: Client, member: Callable[..., Client]
 ) -> None:
