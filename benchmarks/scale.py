@@ -167,7 +167,8 @@ def measure(videos: int, seconds: float, pairs: int) -> None:
                     ended.set()
                     watching.join()
                 at = sorted(path.stat().st_mtime for path in out.glob("*.csv"))[workers - 1 :]
-                spent = [next(cpu for when, cpu in samples if when >= moment) for moment in (at[0], at[-1])]
+                # The last sample before, for processes that have ended have spent nothing.
+                spent = [max(cpu for when, cpu in samples if when <= moment) for moment in (at[0], at[-1])]
                 rates[workers] = (len(at) - 1) / (at[-1] - at[0])
                 costs[workers] = (spent[1] - spent[0]) / (len(at) - 1)
                 print(
