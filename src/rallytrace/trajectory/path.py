@@ -26,11 +26,8 @@ CELL = 0.006  # the size of a place
 START = 6.0  # of a path
 GAP, GAP_COST = 3, 0.6  # a path may leave out two pictures, at a cost each
 FASTEST = 0.12  # a picture
-BEND, BEND_FREE, BEND_MOST = (
-    0.01,
-    0.3,
-    2.0,
-)  # off the straight line by this and a share of the step costs 1, and at most
+BEND, BEND_FREE = 0.01, 0.3  # off the straight line by this and by this share of the step costs 1,
+BEND_MOST = 2.0  # and never more: balls are hit
 FIRST_STEP = 0.02  # so far in one picture costs a path's first step 1
 BLOCK, AROUND = 30, 15  # pictures that are decided together, and what they see on both sides
 AHEAD = BLOCK + AROUND + HABIT_REACH  # a decision waits for so many pictures at most, and looks back as far
