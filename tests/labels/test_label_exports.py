@@ -378,6 +378,8 @@ class TestTrackNet:
         path = write(tmp_path, {"m/match3/csv/1_02_ball.csv": text})
         assert by_name(path) == {"match3_1_02": {1: (483.25, 427), 2: None, 4: None}}
         assert by_name(path, ReadOptions(first_frame=1)) == {"match3_1_02": {0: (483.25, 427), 1: None, 3: None}}
+        with pytest.raises(LabelError, match=r"frame -1, expected one from 0 .*--first-frame"):
+            read_sets(path, None, ReadOptions(first_frame=2))
         assert by_name(packed(tmp_path / "zip", {"match3/csv/1_02_ball.csv": text})).keys() == {"match3_1_02"}
 
 

@@ -125,7 +125,7 @@ def _read_one(source: Source, name: str, options: sets.ReadOptions) -> sets.Labe
     header = _header(source, name) or COLUMNS
     silent: set[int] = set()
     for row in source.rows(name, header):
-        frame = found.frame(row.integer("Frame", 0, MAX_FRAME)) - (options.first_frame or 0)
+        frame = found.frame(row.integer("Frame", 0, MAX_FRAME) - (options.first_frame or 0))
         if frame in silent:
             raise row.error("Frame", "expected each frame once")
         silent.add(frame)
