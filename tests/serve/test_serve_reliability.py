@@ -104,7 +104,7 @@ def test_sigterm_finishes_what_was_accepted_and_refuses_what_is_new(rally_clip: 
         wait_until(lambda: "rallytrace_frames" in httpx.get(url).text and _is_tracking(url), "the job to run")
         with connect(process.ws, max_size=None) as socket_:
             client = Stream(socket_)
-            client.open(Start(WH, model="window3", codec="raw"))
+            client.open(Start(WH, model="window3", codec="raw", live=True))
             client.send(frames[:48])  # the first 16 are answered by then
             process.popen.send_signal(signal.SIGTERM)
             assert client.refused() == ("draining", protocol.CLOSE_RESTART)

@@ -125,7 +125,8 @@ class _Connection:
             for task in (reader, writer):
                 if task.done():
                     task.result()  # raises what ended it
-            await self._socket.close(1000)
+            with suppress(RuntimeError, WebSocketDisconnect):  # it left without a word
+                await self._socket.close(1000)
             return protocol.CLOSE_GOING_AWAY  # nobody said that "done" arrived
         finally:
             for task in (reader, writer):
@@ -148,7 +149,10 @@ class _Connection:
                 await session.feed(protocol.unpack_frame(data, max_bytes=self._max_bytes))
             else:
                 self._obey(session, str(message["text"]))
-        await asyncio.sleep(self._services.options.drain_s)
+        ends = time.monotonic() + self._services.options.drain_s
+        while (left_s := ends - time.monotonic()) > 0:  # frames are dropped, but a client that leaves is heard
+            with suppress(ApiError):
+                await self._receive(left_s)
         self._services.refuse_when_draining()
 
     def _obey(self, session: Session, text: str) -> None:
