@@ -6,7 +6,7 @@ DATA are folders of labelled clips. Four kinds of frames without a ball are made
 frames that are labelled "no ball"; whole rallies whose ball is painted over with the rolling median, so that players,
 crowd and camera stay as they were; close-ups, which are enlarged ninths of the picture with the most motion and never
 the ball; and a cut sequence that jumps between close-ups and painted rallies every two seconds. Prints a table in
-Markdown: the bare network, and what `track` would write (gaps filled).
+Markdown: the tracker, and what `track` would write (gaps filled).
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def joined(pieces: list[Sequence]) -> Sequence:
 
 
 def alarms(network: Network, sequence: Sequence) -> tuple[int, int, float]:
-    """Points of the bare network, points as `track` writes them, minutes that count."""
+    """Points of the tracker, points as `track` writes them, minutes that count."""
     tracker = Tracker(network, sequence.source_wh)
     frames = (Frame(i, i / sequence.fps, image) for i, image in enumerate(sequence.images))
     points = [point for frame in frames for point in tracker.push(frame)] + tracker.flush()
@@ -133,7 +133,7 @@ def main() -> None:
     arguments.add_argument("--weights", action="append")
     arguments.add_argument("--split", default="val")
     options = arguments.parse_args()
-    print("| data | frames | network | minutes | bare, per minute | as `track` writes, per minute |")
+    print("| data | frames | network | minutes | tracker, per minute | as `track` writes, per minute |")
     print("|---" * 6 + "|")
     for folder in options.data:
         clips = [clip for clip in load_clips(folder) if clip.split == options.split]

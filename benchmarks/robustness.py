@@ -1,9 +1,9 @@
 """What spoils a network: val clips through damaged copies.
 
-    python benchmarks/robustness.py DATA [--weights accurate --weights fast] [--split val]
+    python benchmarks/robustness.py DATA [--weights accurate --weights fast] [--split val] [--no-path]
 
 DATA is a folder of labelled clips. The ffmpeg command line makes each damage, the labels move with the picture, and
-the same `evaluate_clips` scores everything: bare network, whole clips. Prints a Markdown table.
+the same `evaluate_clips` scores everything: whole clips, nothing filled. Prints a Markdown table.
 """
 
 from __future__ import annotations
@@ -100,6 +100,7 @@ def main() -> None:
     arguments.add_argument("data", type=Path)
     arguments.add_argument("--weights", action="append")
     arguments.add_argument("--split", default="val")
+    arguments.add_argument("--no-path", action="store_true", help="by the highest peak of each picture alone")
     options = arguments.parse_args()
     networks = {name: load_network(name, threads=1) for name in options.weights or ("accurate", "fast")}
     clips = [clip for clip in load_clips(options.data) if clip.split == options.split]
@@ -111,7 +112,7 @@ def main() -> None:
             cells = [
                 f"{counts.f1 or 0:.3f}"
                 for network in networks.values()
-                for counts in evaluate_clips(network, copies).total.counts.values()
+                for counts in evaluate_clips(network, copies, path=not options.no_path).total.counts.values()
             ]
         print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
 
