@@ -76,6 +76,7 @@ def test_header_alone_is_a_clip_without_labels(tmp_path: Path) -> None:
         ("Frame;Visibility;X;Y\n0;1;10;20\n", ["line 1", "Frame", "missing"]),
         ("Frame,Visibility,X,Y,X\n0,1,10,20,30\n", ["line 1", "X", "twice"]),
         ("Frame,Visibility,X,Y\n0,1,nan,20\n", ["line 2", "X", "'nan'", "finite number"]),
+        ("Frame,Visibility,X,Y\n0,0,nan,0\n", ["line 2", "X", "'nan'"]),
         ("Frame,Visibility,X,Y\n0,1,10,inf\n", ["line 2", "Y", "'inf'"]),
         ("Frame,Visibility,X,Y\n0,1,10,1e999\n", ["line 2", "Y", "'1e999'"]),
         ("Frame,Visibility,X,Y\n0,1,1_0,20\n", ["line 2", "X", "'1_0'"]),

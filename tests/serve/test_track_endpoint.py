@@ -72,9 +72,10 @@ def test_jpeg_is_within_half_a_pixel(clip: Path, here: Path, server: ServerProce
         result = client.track_video(clip, tmp_path, codec="jpeg", draw_video=False)
     assert result.frames == 90
     pairs = list(zip(Trajectory.from_csv(result.csv), Trajectory.from_csv(here / "clip.csv"), strict=True))
-    both = [(a.xy, b.xy) for a, b in pairs if a.xy and b.xy]
+    # Peaks of the network's own threshold or more; on a path there are lower ones too, which noise moves farther.
+    both = [(a.xy, b.xy) for a, b in pairs if a.xy and b.xy and min(a.score, b.score) >= 0.5]
     assert len(both) > 30
-    assert np.mean([np.hypot(*np.subtract(a, b)) < 0.5 for a, b in both]) > 0.95  # any noise moves a few
+    assert np.mean([np.hypot(*np.subtract(a, b)) < 0.5 for a, b in both]) > 0.97
     assert np.mean([(a.xy is None) == (b.xy is None) for a, b in pairs]) > 0.9
 
 

@@ -52,9 +52,11 @@ def _label_of(row: Row, frame: int) -> BallLabel | None:
         if xy == (-1.0, -1.0):
             raise row.error("X", f"and so is Y, which means no ball; expected a place where Visibility is {visibility}")
         return BallLabel(frame, xy, Visibility(visibility))
-    for column in ("X", "Y"):
-        if row.cells[column.lower()].lower() not in ("", "nan", "none"):
-            row.number(column)
+    columns = ("X", "Y")
+    if not all(row.cells[column.lower()].lower() in ("", "nan", "none") for column in columns):
+        for column in columns:  # half a place is a mistake
+            if row.cells[column.lower()]:
+                row.number(column)
     return None if visibility == UNKNOWN else BallLabel(frame, None, Visibility.ABSENT)
 
 
