@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import math
 import statistics
 import tempfile
 import time
@@ -20,12 +21,12 @@ import numpy as np
 from rallytrace import RallyOptions, load_network, make_clip, track_video, video
 from rallytrace.annotate import Style, Trail, draw
 from rallytrace.checkpoint import save_checkpoint
-from rallytrace.heatmap import decode
 from rallytrace.models import build, get_spec
 from rallytrace.runtime import Network
 from rallytrace.runtime.export import export
 from rallytrace.track import Tracker
 from rallytrace.trajectory import Linker
+from rallytrace.trajectory.path import PathFinder
 from rallytrace.window import Background, RepeatFilter, WindowMaker
 
 FRAMES = 200  # of the clip, for the hops
@@ -85,10 +86,12 @@ def hops(clip: Path, network: Network, folder: Path) -> dict[str, float]:
     lap("background and windows")
     maps = [network.run(window.stack[None]) for window in windows]
     lap("network")
+    finder = PathFinder(math.hypot(*info.wh), tracker.threshold)
     for heat, offsets in maps:
         for t in range(heat.shape[1]):
-            decode(heat[0, t], None if offsets is None else offsets[0, t], stride=spec.stride)
-    lap("decode the heatmaps")
+            finder.push(tracker._peaks(heat[0, t], None if offsets is None else offsets[0, t]))
+    finder.flush()
+    lap("peaks and path")
     points = [p for frame in frames for p in tracker.push(frame)] + tracker.flush()
     began = time.process_time()
     linker = Linker(info.wh, fill=5)
