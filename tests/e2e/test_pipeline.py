@@ -5,6 +5,9 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -50,6 +53,18 @@ def states(done: "subprocess.CompletedProcess[str]") -> dict[str, str]:
     return {event["step"]: event["state"] for event in map(json.loads, done.stdout.splitlines())}
 
 
+@contextmanager
+def begin(config: Path) -> "Iterator[subprocess.Popen[str]]":
+    """`rallytrace run` and all that it starts, gone with the block."""
+    command = [sys.executable, "-m", "rallytrace", "run", str(config), "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT, start_new_session=True) as run:
+        try:
+            yield run
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(run.pid, signal.SIGKILL)
+
+
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
     raw = tmp_path / "raw"
@@ -61,28 +76,29 @@ def config(tmp_path: Path) -> Path:
     return path
 
 
-def test_all_steps_once_then_none_then_what_changed(config: Path) -> None:
+def test_killed_between_two_videos_then_whole_then_what_changed(config: Path) -> None:
     config.write_text(CONFIG.replace('"raw/one.mp4"', '"raw/*.mp4"'))
-    first = states(rallytrace("run", config, "--json"))
-    assert first == dict.fromkeys(("add", "label", "prepare", "train", "register", "track"), "done")
+    make_clip(config.parent / "raw" / "two.mp4", RallyOptions(seconds=20, wh=(256, 144), seed=2))
     work = config.parent / "work"
-    assert len(Trajectory.from_csv(work / "tracked" / "one.csv")) == 30
+    one, two = work / "tracked" / "one.csv", work / "tracked" / "two.csv"
+    with begin(config) as process:
+        while not one.exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGKILL)
+    assert not two.exists()
+    assert len(Trajectory.from_csv(one)) == 30
+    whole = one.stat()
+
+    again = states(rallytrace("run", config, "--json"))
+    assert again == {**dict.fromkeys(("add", "label", "prepare", "train", "register"), "up to date"), "track": "done"}
+    assert (one.stat().st_ino, one.stat().st_mtime_ns) == (whole.st_ino, whole.st_mtime_ns)
+    assert len(Trajectory.from_csv(two)) == 600
     version = registry.find(work / "models", "club@staging")
-    manifest = work / "features" / "manifest.json"
     assert version.lineage["data"][0]["name"] == "features"
-    assert manifest.exists()
+    assert (work / "features" / "manifest.json").exists()
 
     assert set(states(rallytrace("run", config, "--json")).values()) == {"up to date"}
-
-    # What a kill leaves between the first video and the second, which then is all that is done.
-    note, one, two = work / "pipeline" / "track.json", work / "tracked" / "one.csv", work / "tracked" / "two.csv"
-    note.write_text(json.dumps({"begun": json.loads(note.read_text())["key"]}))
-    two.unlink()
-    whole = one.stat()
-    again = states(rallytrace("run", config, "--json"))
-    assert again == {**dict.fromkeys(first, "up to date"), "track": "done"}
-    assert (one.stat().st_ino, one.stat().st_mtime_ns) == (whole.st_ino, whole.st_mtime_ns)
-    assert len(Trajectory.from_csv(two)) == 30
 
     config.write_text(config.read_text().replace("steps = 4", "steps = 8"))
     assert states(rallytrace("run", config, "--json")) == {
@@ -99,29 +115,18 @@ def test_all_steps_once_then_none_then_what_changed(config: Path) -> None:
 
 def test_killed_in_training_it_goes_on_there(config: Path) -> None:
     config.write_text(CONFIG.replace("steps = 4", "steps = 400").replace("val-every = 4", "val-every = 400"))
-    command = [sys.executable, "-m", "rallytrace", "run", str(config), "--json"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT, start_new_session=True)
-    assert process.stdout
-    for line in process.stdout:
-        event = json.loads(line)
-        if event["step"] == "train" and event["about"].startswith("step 5/"):
-            os.killpg(process.pid, signal.SIGKILL)
-            break
-    process.wait()
+    with begin(config) as first:
+        assert first.stdout
+        next(line for line in first.stdout if '"step 5/' in line)
     assert not (config.parent / "work" / "models").exists()
-    second = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT, start_new_session=True)
-    assert second.stdout
-    steps = []
-    for line in second.stdout:
-        event = json.loads(line)
-        if event["step"] != "train":
-            assert event["state"] == "up to date"
-        elif event["about"].startswith("step "):
-            steps.append(int(event["about"].split()[1].partition("/")[0]))
-            break
-    os.killpg(second.pid, signal.SIGKILL)
-    second.wait()
-    assert steps[0] > 4
+    with begin(config) as second:
+        assert second.stdout
+        for event in map(json.loads, second.stdout):
+            if event["step"] != "train":
+                assert event["state"] == "up to date"
+            elif event["about"].startswith("step "):
+                assert int(event["about"].split()[1].partition("/")[0]) > 4
+                break
 
 
 def test_it_waits_for_labels_and_says_who_is_to_do_what(config: Path) -> None:

@@ -19,7 +19,7 @@ from websockets.sync.client import connect
 
 from rallytrace import Frame, video
 from rallytrace.serve import bodies, protocol
-from rallytrace.serve.protocol import Start
+from rallytrace.serve.protocol import Done, End, Start
 from tests.serve.conftest import Process, Running, is_warm, running_process, wait_until
 from tests.serve.test_sessions import RAW, WH, Stream, stream
 
@@ -115,6 +115,31 @@ def test_sigterm_finishes_what_was_accepted_and_refuses_what_is_new(rally_clip: 
         assert answers[0].status_code == 200
         assert len(answers[0].json()["points"]) == 60
         assert process.popen.wait(30) == 0
+
+
+def test_a_server_that_stops_hears_a_client_leave(
+    serve: Callable[..., Running], frames: list[Frame], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rallytrace.serve.routes_stream.GOODBYE_S", 600)
+    server = serve(drain_s=600)
+    sessions, may_track = server.services.sessions, threading.Event()
+    try:
+        for _ in range(sessions._pool._max_workers):
+            sessions._pool.submit(may_track.wait)
+        with stream(server) as client:
+            client.open(RAW)
+            client.send(frames[:9])
+            session = next(iter(sessions._sessions.values()))
+            wait_until(lambda: session.received == 9, "the frames")
+            server.services.draining = True
+            client.say(End())
+            wait_until(lambda: session._ended, "the end")
+            may_track.set()
+            while not isinstance(client.hear(), Done):
+                pass
+        wait_until(lambda: server.services.connections == 0, "the connection to be over")
+    finally:
+        may_track.set()
 
 
 def _is_tracking(url: str) -> bool:
