@@ -11,6 +11,7 @@
 # that come alone. Hours on one core with bf16 (PRECISION=fp32 where the CPU has none: about twice as long). Interrupted,
 # run it again: training resumes. With several GPUs: LAUNCH="torchrun --nproc-per-node 4 -m rallytrace" PRECISION=auto.
 set -euo pipefail
+shopt -s nullglob # a folder without sports is none
 HERE=$(dirname "$0")
 DATA=${DATA:?set DATA to the folder that holds badminton, tennis, pickleball and baseball}
 OUT=${OUT:-runs/out}
@@ -27,29 +28,28 @@ $LAUNCH train "${badminton[@]}" --out "$OUT/first" --size 512x288 --steps $(step
 $LAUNCH train "${badminton[@]}" --out "$OUT/second" --init "$OUT/first/best" --steps $(steps 2000) "${common[@]}"
 $LAUNCH train "${badminton[@]}" --out "$OUT/window3" --model rallynet_window --steps $(steps 6000) "${common[@]}"
 
-label_sports() { # WEIGHTS FOLDER: the other sports' clips, labelled where the network is sure, and synthetic ones
-  if [[ -d $2/synthetic ]]; then return; fi
-  python "$HERE/sports.py" "$DATA" "$2" --weights "$1"
-  for seed in 100 101 102 103; do
-    sport=$([[ $((seed % 2)) == 0 ]] && echo badminton || echo tennis)
-    rallytrace synth "$2/.synthetic/rally$seed.mp4" --sport "$sport" --seconds "$SECONDS_EACH" --seed $seed --overwrite
-  done
-  mv "$2/.synthetic" "$2/synthetic"
+label_sports() { # WEIGHTS FOLDER: the other sports' clips, labelled where the network is sure
+  if [[ -d $2 ]]; then return; fi
+  mkdir -p "$2.partial"
+  python "$HERE/sports.py" "$DATA" "$2.partial" --weights "$1"
+  mv "$2.partial" "$2"
 }
-tune() { # FOLDER OPTIONS...: on badminton and the sports of FOLDER
-  local everything=("${badminton[@]}")
+tune() { # FOLDER OPTIONS...: on badminton, synthetic rallies and the sports of FOLDER
+  local everything=("${badminton[@]}" --data "$OUT/synthetic")
   for sport in "$1"/*; do everything+=(--data "$sport"); done
   $LAUNCH train "${everything[@]}" "${@:2}" --mixup 0.2 "${common[@]}"
 }
 
-rallytrace export "$OUT/second/best" --out "$OUT/second.onnx" --overwrite
-label_sports "$OUT/second.onnx" "$OUT/sports"
+for seed in 100 101 102 103; do
+  sport=$([[ $((seed % 2)) == 0 ]] && echo badminton || echo tennis)
+  rallytrace synth "$OUT/synthetic/rally$seed.mp4" --sport "$sport" --seconds "$SECONDS_EACH" --seed $seed --overwrite
+done
+label_sports "$OUT/second/best" "$OUT/sports"
 tune "$OUT/sports" --out "$OUT/third" --init "$OUT/second/best" --steps $(steps 6400) --lr 1.5e-3
 tune "$OUT/sports" --out "$OUT/fifth" --init "$OUT/first/best" --size 512x288 --steps $(steps 2600) --lr 1.5e-3
 
 python "$HERE/average.py" "$OUT/second/best" "$OUT/third/best" "$OUT/mean" --share 0.8
-rallytrace export "$OUT/mean" --out "$OUT/mean.onnx" --overwrite
-label_sports "$OUT/mean.onnx" "$OUT/sports2"
+label_sports "$OUT/mean" "$OUT/sports2"
 tune "$OUT/sports2" --out "$OUT/fourth" --init "$OUT/mean" --steps $(steps 1600) --lr 6e-4
 tune "$OUT/sports2" --out "$OUT/sixth" --init "$OUT/fifth/best" --size 512x288 --steps $(steps 1600) --lr 8e-4
 

@@ -79,6 +79,7 @@ def visible(folder: Path) -> Iterator[Path]:
 def kill_often(arguments: tuple[str, ...], out: Path, kills: int, check: Callable[[Path], None]) -> None:
     """Kill a command `kills` times at points spread over its time, look at what it left, then let it finish."""
     rng = random.Random(arguments[0])
+    assert run(("models",)) == 0  # the process that others are forked from takes seconds to begin
     began = time.monotonic()
     assert run(arguments) == 0
     lasts_s = time.monotonic() - began

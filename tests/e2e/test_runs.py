@@ -5,12 +5,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from rallytrace import RallyOptions, make_clip
 from rallytrace.video import decode_jpeg
 
 ROOT = Path(__file__).parent.parent.parent
 
 
+@pytest.mark.timeout(900)
 def test_default_recipe(rallies: Path, tmp_path: Path) -> None:
     """With one step a stage, and an unlabelled tennis clip beside the labelled badminton ones."""
     clips = tmp_path / "data" / "tennis" / "clips"

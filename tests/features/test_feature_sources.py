@@ -193,30 +193,18 @@ def rallytrace(*words: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_label_project_by_the_command_line(tiny: Path, tmp_path: Path) -> None:
-    from rallytrace.label import open_book, schema
-    from rallytrace.label.book import inserted
+    from rallytrace.label import open_book
     from rallytrace.label.exchange import import_set
     from rallytrace.label.jobs import create_job
-    from rallytrace.label.team import User
+    from tests.label.conftest import member, ready_video
 
     clip = load_clips(tiny)[0]
     n_frames = video.probe(clip.video).n_frames or 0
     project = tmp_path / "club"
     project.mkdir()
     with open_book(project / "book.sqlite") as book:
-        values = {
-            "name": "ada",
-            "name_key": "ada",
-            "role": "admin",
-            "active": True,
-            "password_hash": "",
-            "created": 0.0,
-        }
-        with book.write() as connection:
-            ada = User(inserted(connection, schema.member, values), "ada", "admin", True)
-        added = book.add_video(clip.video.name, str(clip.video))
-        times = [frame / 30 for frame in range(n_frames)]
-        book.set_video_ready(added.id, sha256="ab" * 32, wh=WH, rate=Fraction(30000, 1001), pts_s=times)
+        ada = member(book, "ada", "admin")
+        added = ready_video(book, clip.video.name, n_frames, WH, clip.video)
         made = create_job(book, ada, name="rallies", video_ids=[added.id])
         import_set(book, ada, made.id, added.id, as_set(clip), "a.csv")
     done = rallytrace("prepare", project, "--out", tmp_path / "set", "--size", "256x144")

@@ -107,13 +107,14 @@ def book(book_url: str, clock: Clock) -> Iterator[LabelBook]:
 @pytest.fixture
 def person(book: LabelBook) -> Callable[..., User]:
     """Makes a member without a password."""
+    return lambda name, role="annotator": member(book, name, role)
 
-    def make(name: str, role: str = "annotator") -> User:
-        values = {"name": name, "name_key": name, "role": role, "active": True, "password_hash": "", "created": 0.0}
-        with book.write() as connection:
-            return User(inserted(connection, schema.member, values), name, role, True)
 
-    return make
+def member(book: LabelBook, name: str, role: str = "annotator") -> User:
+    """A member without a password."""
+    values = {"name": name, "name_key": name, "role": role, "active": True, "password_hash": "", "created": 0.0}
+    with book.write() as connection:
+        return User(inserted(connection, schema.member, values), name, role, True)
 
 
 @pytest.fixture
@@ -122,9 +123,11 @@ def admin(person: Callable[..., User]) -> User:
     return person("ada", "admin")
 
 
-def ready_video(book: LabelBook, name: str, n_frames: int, wh: tuple[int, int] = (1280, 720)) -> Video:
+def ready_video(
+    book: LabelBook, name: str, n_frames: int, wh: tuple[int, int] = (1280, 720), source: Path | str = ""
+) -> Video:
     """A video as its import leaves it."""
-    video_id = book.add_video(name, f"/videos/{name}").id
+    video_id = book.add_video(name, str(source or f"/videos/{name}")).id
     times = [frame * 1001 / 30000 for frame in range(n_frames)]
     return book.set_video_ready(video_id, sha256="ab" * 32, wh=wh, rate=Fraction(30000, 1001), pts_s=times)
 

@@ -290,16 +290,16 @@ def test_what_a_tool_interpolated_is_not_taken_in(site: Site, video: dict[str, A
 
 
 def test_proposals_reach_the_task(site: Site, tmp_path: Path) -> None:
-    admin, (video,) = site.person("Ada", "admin"), site.imported(numbered(tmp_path / "short.mp4", 30))
+    admin, (video,) = site.person("Ada", "admin"), site.imported(numbered(tmp_path / "short.mp4", 12))
     job = make_job(admin, video)
     task_id = admin.post("/api/tasks/next").json()["id"]
     assert admin.get(f"/api/tasks/{task_id}/proposals").json()["state"] == "none"
     assert "accurate" in admin.get("/api/models").json()
-    run_id = admin.post("/api/prelabel", json={"job_id": job["id"], "model": "accurate"}).json()["id"]
+    run_id = admin.post("/api/prelabel", json={"job_id": job["id"], "model": "fast"}).json()["id"]
     wait_for(lambda: admin.get("/api/prelabel").json()[0]["state"] == "done")
     found = admin.get(f"/api/tasks/{task_id}/proposals").json()
-    assert (found["model"], found["state"], found["progress"]) == ("accurate", "done", 1.0)
-    assert [each["frame"] for each in found["proposals"]] == list(range(30))
+    assert (found["model"], found["state"], found["progress"]) == ("fast", "done", 1.0)
+    assert [each["frame"] for each in found["proposals"]] == list(range(12))
     for by in ("score", "jump", "residual", "model"):
         assert admin.get(f"/api/tasks/{task_id}/queue?by={by}").status_code == 200
     assert admin.delete(f"/api/prelabel/{run_id}").json() == {"ok": True}

@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from fractions import Fraction
 from pathlib import Path
 
 import pytest
 
-from rallytrace.label import open_book, schema
-from rallytrace.label.book import inserted
+from rallytrace.label import open_book
 from rallytrace.label.jobs import create_job
-from rallytrace.label.team import User
 from rallytrace.labels import read_labels
+from tests.label.conftest import member, ready_video
 from tests.test_track_video import assert_one_clear_line, run
 
 ROWS = "Frame,Visibility,X,Y\n0,1,10,20\n1,2,12,22\n2,0,0,0\n4,1,14,600\n"
@@ -103,21 +101,9 @@ def project(tmp_path: Path) -> Path:
     folder = tmp_path / "project"
     folder.mkdir()
     with open_book(folder / "book.sqlite") as book:
-        values = {
-            "name": "ada",
-            "name_key": "ada",
-            "role": "admin",
-            "active": True,
-            "password_hash": "",
-            "created": 0.0,
-        }
-        with book.write() as connection:
-            ada = User(inserted(connection, schema.member, values), "ada", "admin", True)
+        ada = member(book, "ada", "admin")
         for name in ("rally.mp4", "other.mp4"):
-            video = book.add_video(name, f"/videos/{name}")
-            times = [frame / 30 for frame in range(5)]
-            book.set_video_ready(video.id, sha256="ab" * 32, wh=(1280, 720), rate=Fraction(30), pts_s=times)
-            create_job(book, ada, name=Path(name).stem, video_ids=[video.id])
+            create_job(book, ada, name=Path(name).stem, video_ids=[ready_video(book, name, 5).id])
     return folder
 
 

@@ -62,38 +62,33 @@ def joined(path: Path, network: Network, out: Path, length: int, overlap: int = 
 
 
 @pytest.mark.parametrize(
-    ("cuts", "repeats", "length"),
+    ("cuts", "repeats", "length", "overlap"),
     [
-        (set(), set(), 120),
-        ({70, 300, 301, 420}, set(range(5, 600, 6)), 100),
-        ({333}, {*range(2, 600, 5), *range(350, 380)}, 90),
+        (set(), set(), 120, 1),
+        ({70, 300, 301, 420}, set(range(5, 600, 6)), 100, 2),
+        ({333}, {*range(2, 600, 5), *range(350, 380)}, 90, 1),
     ],
 )
-def test_the_csv_is_that_of_one_process(tmp_path: Path, cuts: set[int], repeats: set[int], length: int) -> None:
+def test_the_csv_is_that_of_one_process(
+    tmp_path: Path, cuts: set[int], repeats: set[int], length: int, overlap: int
+) -> None:
     path = write_video(tmp_path / "match.mp4", make_frames(600, cuts=cuts, repeats=repeats))
     network = Brightest(small_spec())
-    csv, whole = joined(path, network, tmp_path, length)
+    csv, whole = joined(path, network, tmp_path, length, overlap)
     assert len(whole.segments) > 3
     assert any(0 < s.feed_from < s.first for s in whole.segments)
-    expected = track_video(path, tmp_path, network=network, draw_video=False)
+    expected = track_video(path, tmp_path, network=network, overlap=overlap, draw_video=False)
     assert expected.found > 100
     assert csv == expected.csv.read_bytes()
 
 
-@pytest.fixture(scope="module")
-def long_rally(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("long") / "rally.mp4"
+def test_the_bundled_network_s_csv_is_that_of_one_process(tmp_path: Path) -> None:
+    path = tmp_path / "rally.mp4"
     make_clip(path, RallyOptions(wh=(320, 180), seconds=14.0, seed=5, repeats=True))
-    return path
-
-
-@pytest.mark.parametrize("overlap", [1, 2])
-def test_the_bundled_network_s_csv_is_that_of_one_process(tmp_path: Path, long_rally: Path, overlap: int) -> None:
-    path = long_rally
     network = load_network("fast", threads=1)
-    csv, whole = joined(path, network, tmp_path, 100, overlap)
+    csv, whole = joined(path, network, tmp_path, 100)
     assert len(whole.segments) == 4
-    assert csv == track_video(path, tmp_path, network=network, overlap=overlap, draw_video=False).csv.read_bytes()
+    assert csv == track_video(path, tmp_path, network=network, draw_video=False).csv.read_bytes()
 
 
 def test_segments_begin_at_cuts_where_they_can() -> None:

@@ -217,14 +217,16 @@ class Proxy:
 
     sent: int = 0  # bytes of answers' bodies
     received: int = 0  # bytes of requests' bodies
+    google: bool = False
 
 
 @contextmanager
-def proxy(server: Server) -> Iterator[tuple[Proxy, Server]]:
+def proxy(server: Server, google: bool = False) -> Iterator[tuple[Proxy, Server]]:
     """In front of `server`: counts requests and breaks those that its plan names. The Host header stays the
-    client's own, so signatures hold."""
+    client's own, so signatures hold. google: it is spoken to as to Google Cloud Storage, whose XML API is that of S3
+    with other headers (cloud.google.com/storage/docs/xml-api/overview)."""
     port = free_port()
-    seen = Proxy(f"http://127.0.0.1:{port}")
+    seen = Proxy(f"http://127.0.0.1:{port}", google=google)
     target = int(server.url.rpartition(":")[2])
     listener = socket.create_server(("127.0.0.1", port))
     stop = threading.Event()
@@ -293,12 +295,17 @@ def _forward(
     head, fields, body = asked
     fields = fields | {"connection": "close"}
     fields.pop("expect", None)
+    if seen.google:
+        fields.pop("authorization", None)
+        fields = {name.replace("x-goog-meta-", "x-amz-meta-"): value for name, value in fields.items()}
     lines = [head, *(f"{name}: {value}" for name, value in fields.items())]
     with socket.create_connection(("127.0.0.1", target), timeout=60) as server:
         server.sendall(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1") + body)
         with server.makefile("rb") as answer:
             status, answered = _head(answer)
             answered.pop("connection", None)
+            if seen.google:
+                answered = {name.replace("x-amz-meta-", "x-goog-meta-"): value for name, value in answered.items()}
             chunked = "chunked" in answered.pop("transfer-encoding", "")
             data = _unchunk(answer) if chunked else None
             if data is not None:

@@ -27,6 +27,7 @@ from rallytrace.storage.urls import WEB, Address, check_key, local_path, parse
 PART = 8 << 20  # bytes of a part of a multipart upload: S3 takes 5 MiB and more, and 10,000 of them
 DIGEST = "sha256"  # what the checksum is called among an object's own metadata
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+ENDPOINTS = {"s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"), "gs": ("GOOGLE_BASE_URL",)}  # another server's
 PROCESS = uuid.uuid4().hex
 OnBytes = Callable[[int], None]  # told the bytes done so far
 
@@ -48,7 +49,7 @@ class Entry:
 def open_store(where: str | Path) -> Store:
     """The store of a local folder or of a URL. Nothing is asked of a server yet. Raises InputError, MissingDependency.
 
-    Credentials, region and AWS_ENDPOINT_URL, of an S3-compatible server, come from the environment.
+    Credentials, region and another server's address (AWS_ENDPOINT_URL, GOOGLE_BASE_URL) come from the environment.
     """
     folder = local_path(where)
     return Remote(parse(str(where))) if folder is None else Folder(folder)
@@ -122,9 +123,8 @@ class Remote:
     def __init__(self, address: Address) -> None:
         self.url, self._address = str(address), address
         self._web = address.scheme in WEB
-        endpoint = address.root if self._web else ""
-        if address.scheme == "s3":
-            endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+        names = ENDPOINTS.get(address.scheme, ())
+        endpoint = address.root if self._web else next(filter(None, map(os.environ.get, names)), "")
         self._store, self._endpoint = _connect(address.root, address.query, endpoint), endpoint
         # Two servers may have objects of one name, and what is in memory is gone with the process.
         self._salt = f"{address.query} {PROCESS if address.scheme == 'memory' else endpoint}"
