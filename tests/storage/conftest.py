@@ -74,7 +74,7 @@ def google(moto_server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[str
     """A folder of gs://, which is moto's S3 by Google's headers: no emulator of PyPI, Debian or npm has the XML API."""
     with proxy(moto_server, google=True) as (between, _):
         monkeypatch.setenv("GOOGLE_BASE_URL", between.url)
-        monkeypatch.setenv("GOOGLE_SKIP_SIGNATURE", "true")
+        monkeypatch.setenv("GOOGLE_BEARER_TOKEN", "token")
         yield f"gs://{BUCKET}/{uuid.uuid4().hex}"
 
 

@@ -217,7 +217,7 @@ class Proxy:
 
     sent: int = 0  # bytes of answers' bodies
     received: int = 0  # bytes of requests' bodies
-    google: bool = False
+    google: str = ""  # who asks the server behind, where it is spoken to as Google
 
 
 @contextmanager
@@ -226,7 +226,9 @@ def proxy(server: Server, google: bool = False) -> Iterator[tuple[Proxy, Server]
     client's own, so signatures hold. google: it is spoken to as to Google Cloud Storage, whose XML API is that of S3
     with other headers (cloud.google.com/storage/docs/xml-api/overview)."""
     port = free_port()
-    seen = Proxy(f"http://127.0.0.1:{port}", google=google)
+    seen = Proxy(f"http://127.0.0.1:{port}")
+    if google:
+        seen.google = f"{server.env['AWS_ACCESS_KEY_ID']}/20260101/us-east-1/s3/aws4_request"
     target = int(server.url.rpartition(":")[2])
     listener = socket.create_server(("127.0.0.1", port))
     stop = threading.Event()
@@ -296,7 +298,8 @@ def _forward(
     fields = fields | {"connection": "close"}
     fields.pop("expect", None)
     if seen.google:
-        fields.pop("authorization", None)
+        head = head.replace("%2D", "-")  # moto decodes keys, but no buckets
+        fields["authorization"] = f"AWS4-HMAC-SHA256 Credential={seen.google}, SignedHeaders=host, Signature=0"
         fields = {name.replace("x-goog-meta-", "x-amz-meta-"): value for name, value in fields.items()}
     lines = [head, *(f"{name}: {value}" for name, value in fields.items())]
     with socket.create_connection(("127.0.0.1", target), timeout=60) as server:
