@@ -5,8 +5,8 @@
 
 Client and server share this machine, over TLS on loopback. Throughput is compared at equal total CPU: frames per
 CPU-second of all processes together, beside the wall clock, where client and server overlap. Latency is of a live
-session at 30 frames/s: from handing over the frame that completes a window to having its points, less what the very
-same frame took in this process. All in one run on one machine; quote the ratios, not the absolute figures.
+session at 30 frames/s: from when a frame is due, as a camera has it, to having its point, less what the very same frame
+took in this process. All in one run on one machine; quote the ratios, not the absolute figures.
 
 The soak instead holds so many live sessions open, each sending as fast as it is let, and prints how evenly the server
 shares itself out, how long its queue grows, and how its memory goes.
@@ -121,8 +121,7 @@ def bytes_per_frame(frames: list[Frame]) -> None:
 
 
 async def live(frames: list[Frame], source_wh: tuple[int, int], url: str, pin: str) -> list[float]:
-    """Seconds from push to point, by frame, at 30 frames/s."""
-    pushed: dict[int, float] = {}
+    """Seconds from when a frame is due to its point, by frame, at 30 frames/s."""
     arrived: dict[int, float] = {}
 
     async def take() -> None:
@@ -136,38 +135,36 @@ async def live(frames: list[Frame], source_wh: tuple[int, int], url: str, pin: s
         begin = time.perf_counter()
         for frame in frames:
             await asyncio.sleep(max(0.0, begin + frame.index / 30 - time.perf_counter()))
-            pushed[frame.index] = time.perf_counter()
             for point in await session.push(frame):
                 arrived.setdefault(point.frame, time.perf_counter())
         for point in await session.flush():
             arrived.setdefault(point.frame, time.perf_counter())
         await taker
-    return [arrived[i] - pushed[i] for i in range(len(frames))]
+    return [arrived[i] - begin - i / 30 for i in range(len(frames))]
 
 
-def live_here(frames: list[Frame], source_wh: tuple[int, int]) -> tuple[list[float], list[int]]:
-    """The same in this process, and the frame whose push gave each frame its point."""
+def live_here(frames: list[Frame], source_wh: tuple[int, int]) -> list[float]:
+    """The same in this process, where a push that runs the network makes the next frame wait."""
     tracker = Tracker(load_network(threads=1), source_wh, live=True)
-    pushed, arrived, by = [], {}, {}
+    arrived = {}
     begin = time.perf_counter()
     for frame in frames:
         time.sleep(max(0.0, begin + frame.index / 30 - time.perf_counter()))
-        pushed.append(time.perf_counter())
         for point in tracker.push(frame):
-            arrived[point.frame], by[point.frame] = time.perf_counter(), frame.index
+            arrived[point.frame] = time.perf_counter()
     for point in tracker.flush():
-        arrived[point.frame], by[point.frame] = time.perf_counter(), frames[-1].index
-    return [arrived[i] - pushed[i] for i in range(len(frames))], [by[i] for i in range(len(frames))]
+        arrived[point.frame] = time.perf_counter()
+    return [arrived[i] - begin - i / 30 for i in range(len(frames))]
 
 
 def latency(frames: list[Frame], source_wh: tuple[int, int], server: tuple[str, int, str]) -> None:
-    here, _ = live_here(frames, source_wh)
+    here = live_here(frames, source_wh)
     there = asyncio.run(live(frames, source_wh, server[0], server[2]))
     last = len(frames) - 10  # the last ones come with the end
     added = np.subtract(there, here)[10:last] * 1000
     for name, values in (("here", here[10:last]), ("endpoint", there[10:last])):
         p50, p99 = np.quantile(values, [0.5, 0.99]) * 1000
-        print(f"  push to point, {name:9s} p50 {p50:6.1f} ms  p99 {p99:6.1f} ms")
+        print(f"  due to point, {name:9s}  p50 {p50:6.1f} ms  p99 {p99:6.1f} ms")
     print(f"  added, by frame          p50 {np.median(added):6.1f} ms  p99 {np.quantile(added, 0.99):6.1f} ms")
 
 
