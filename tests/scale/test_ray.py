@@ -136,6 +136,14 @@ def test_what_a_cluster_cannot_do_is_refused_at_once(on: str, tmp_path: Path) ->
         track_many(["a.mp4"], TrackJob(str(tmp_path)), on="moon")
 
 
+def test_short_units_end_in_order_and_an_error_ends_the_rest(on: str) -> None:
+    """Cancelling a task whose result had just been read made Ray 2.60 abort the whole process."""
+    for _ in range(10):
+        assert list(on_ray()(abs, range(-30, 0))) == list(range(30, 0, -1))
+    with pytest.raises(ZeroDivisionError):
+        list(on_ray()((1).__truediv__, [1, 0, *[1] * 30]))
+
+
 def test_prepare_loses_a_worker_and_makes_the_bytes_of_one_process(
     on: str, rallies_clips: list[Clip], tmp_path: Path
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
@@ -40,13 +41,14 @@ def on_ray() -> Executor:
 
         task.__name__ = task.__qualname__ = getattr(work, "func", work).__name__  # what Ray shows
         remote = ray.remote(num_cpus=1, max_retries=5)(task)
-        started = [remote.remote(unit) for unit in units]
+        waiting = deque(remote.remote(unit) for unit in units)
         try:
-            yield from map(ray.get, started)
+            while waiting:
+                yield ray.get(waiting.popleft())
         except ray.exceptions.RayTaskError as error:
             raise (error.cause or error) from None
         finally:
-            for each in started:
-                ray.cancel(each)  # a finished one is left alone
+            for each in waiting:  # and not those that were got: Ray 2.60 aborts where one ends and is cancelled at once
+                ray.cancel(each)
 
     return run
