@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -111,6 +112,20 @@ def _turn(source: Path, path: Path, degrees: int, mirrored: bool) -> None:
             if packet.dts is not None:
                 packet.stream = stream
                 new.mux(packet)
+
+
+def timed(path: Path, times_s: list[float]) -> Path:
+    """A Matroska of pictures with these times, to the millisecond, which may repeat."""
+    with av.open(str(path), "w") as new:
+        stream = new.add_stream("mjpeg", rate=25, options={"color_range": "pc"})
+        stream.width, stream.height, stream.pix_fmt = 64, 36, "yuvj420p"
+        for n, time_s in enumerate(times_s):
+            frame = av.VideoFrame.from_ndarray(np.full((36, 64), 8 * (n % 30), np.uint8), format="gray")
+            for packet in stream.encode(frame.reformat(format="yuvj420p")):
+                packet.pts = packet.dts = round(time_s * 1000)
+                packet.time_base = Fraction(1, 1000)
+                new.mux(packet)
+    return path
 
 
 def lossless(path: Path, pictures: list[bytes], wh: tuple[int, int], pixel_format: str, *flags: str) -> Path:

@@ -39,6 +39,8 @@ def test_synth(tmp_path: Path) -> None:
     assert told["frames"] == 15
     assert len(rallytrace.read_labels(tmp_path / "new" / "s_ball.csv")) == 15
     assert_one_clear_line(run("synth", out), "exists already", "--overwrite")
+    out.unlink()
+    assert_one_clear_line(run("synth", out), "_ball.csv exists already", "--overwrite")
     assert_one_clear_line(run("synth", tmp_path / "t.mp4", "--size", "big"), "'big'", "1280x720")
     assert_one_clear_line(run("synth", tmp_path / "t.mp4", "--fps", "1/0"), "1/0")
 

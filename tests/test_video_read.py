@@ -6,17 +6,18 @@ import gc
 import random
 import re
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from rallytrace import RallyOptions, make_clip
+from rallytrace import RallyOptions, load_network, make_clip, track_video
 from rallytrace.errors import VideoError
 from rallytrace.types import Image
 from rallytrace.video import encode_jpeg, encode_png, probe, read
 
-from .clips import CUT, NAMES, TURNED, clip, ffmpeg, flat_yuv, golden, lossless, pictures, probe_json, yuv_md5
+from .clips import CUT, NAMES, TURNED, clip, ffmpeg, flat_yuv, golden, lossless, pictures, probe_json, timed, yuv_md5
 
 EXACT = [n for n in NAMES if not n.startswith(("hevc-10bit", "ffv1", "aac", "mp3", "pcm", "opus", "vorbis"))]
 CONVERTED = [n for n in NAMES if n.startswith(("hevc-10bit", "ffv1"))]
@@ -179,7 +180,20 @@ def test_times_that_go_back_are_mended_and_told(tmp_path: Path) -> None:
         times = [frame.pts_s for frame in reader]
     assert len(times) == 42
     assert times == pytest.approx([times[0] + i * 1001 / 30_000 for i in range(42)], abs=1e-4)
-    assert any("time goes back: 21" in line for line in reader.problems)
+    assert any("time repeats or goes back: 21" in line for line in reader.problems)
+
+
+@pytest.mark.parametrize("doubled", [{7: 6}, {3: 2, 9: 8, 10: 8}, {n: n - 1 for n in range(1, 20, 2)}])
+def test_a_time_that_repeats_moves_no_other(tmp_path: Path, doubled: dict[int, int]) -> None:
+    true = [frame / 25 for frame in range(30)]
+    path = timed(tmp_path / "doubled.mkv", [true[doubled.get(n, n)] for n in range(30)])
+    with read(path, wh=(32, 18)) as reader:
+        times = [frame.pts_s for frame in reader]
+    assert {n for n in range(30) if times[n] != pytest.approx(true[n], abs=1e-9)} == set(doubled)
+    assert all(a < b for a, b in pairwise(times))
+    assert any(f"repeats or goes back: {len(doubled)};" in line for line in reader.problems)
+    track_video(path, tmp_path, network=load_network("fast", threads=1))
+    assert probe_json(tmp_path / "doubled.tracked.mp4", "-show_streams")["streams"][0]["nb_frames"] == "30"
 
 
 def test_a_change_of_size_is_resized_and_told(tmp_path: Path) -> None:

@@ -27,6 +27,10 @@ class LabelError(InputError):
     """A label or trajectory file is malformed."""
 
 
+class UnknownSize(LabelError):
+    """Positions are shares of a picture whose size nobody has told."""
+
+
 class ModelError(InputError):
     """A network is unknown, foreign or corrupt."""
 

@@ -13,12 +13,13 @@ import hashlib
 import json
 import re
 import shlex
+import sqlite3
 import subprocess
 import sys
 import time
 import tomllib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -263,6 +264,7 @@ def _fingerprint(where: str) -> list[str]:
     folder, _, name = where.rpartition("/")
     try:
         if Path(where).is_dir():
+            _settle(Path(where) / "book.sqlite")
             entries = list(storage.open_store(where).list())
         elif glob.has_magic(where):
             return [line for each in _expanded(where) for line in _fingerprint(each)]
@@ -272,6 +274,13 @@ def _fingerprint(where: str) -> list[str]:
     except InputError:
         return []
     return [f"{entry.key} {entry.size} {entry.etag}" for entry in entries if not entry.key.endswith(("-wal", "-shm"))]
+
+
+def _settle(book: Path) -> None:
+    """What a label server that runs has written beside its book goes into it, or new labels would not be seen."""
+    if book.is_file():
+        with suppress(sqlite3.Error), closing(sqlite3.connect(book)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
 
 def _expanded(pattern: str) -> list[str]:

@@ -113,8 +113,9 @@ class Scenes:
 class Tracker:
     """Feed it the frames of one video in order; it gives one BallPoint per frame, in order, some frames later.
 
-    network: see `runtime.load_network`. source_wh: size of the video. threshold: peaks below are "no ball"; the
-    network's own when None. overlap: how many windows see each frame, from 1 (fastest) to the window's length.
+    network: see `runtime.load_network`. source_wh: size of the video. threshold: peaks below are "no ball", but for
+    those on a path, which need 0.6 of it; the network's own when None. overlap: how many windows see each frame, from 1
+    (fastest) to the window's length.
     live: use the past only, so that points come after one window instead of after nine seconds. path: take the peak of
     each frame that the motion before and after speaks for (`trajectory.path`; not live), instead of its highest one.
     batch: windows per run of the network.
@@ -461,7 +462,7 @@ class _VideoSink:
 
     def __init__(self, path: Path, info: VideoInfo, style: Style, source: str | Path) -> None:
         audio = source if info.has_audio and not info.is_live else None
-        self._writer = video.VideoWriter(path, info.wh, info.fps, audio_from=audio)
+        self._writer = video.VideoWriter(path, info.wh, info.fps, audio_from=audio, pixel_aspect=info.pixel_aspect)
         self._again = None if info.is_live else source
         self._style, self._queue = style, queue.Queue[tuple[BallPoint, Yuv | None] | None](8)
         self._error: BaseException | None = None

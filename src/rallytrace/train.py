@@ -369,17 +369,18 @@ def _loop(
 ) -> None:
     options, since, first = run.options, time.monotonic(), run.step
     run.network.train()
-    sums: dict[str, Tensor] = {}
+    sums, count = dict[str, Tensor](), 0
     for batch in _batches(dataset, run):
         for name, value in run.advance(batch).items():
             sums[name] = sums.get(name, torch.zeros((), device=run.world.device)) + value.detach()
+        count += 1
         last = run.step == options.steps
         if log and (run.step % options.log_every == 0 or last):
-            values = {name: float(value) / options.log_every for name, value in sums.items()}
+            values = {name: float(value) / count for name, value in sums.items()}
             rate = (run.step - first) * options.batch / (time.monotonic() - since)
             log.write(run.step, lr=_lr(run.step - 1, options), **values)
             on_step(run.step, {**values, "windows_per_s": rate})
-            sums = {}
+            sums, count = {}, 0
         if run.step % options.val_every == 0 or last:
             if log:
                 _validate(run, val, log, provenance, on_step)

@@ -52,6 +52,7 @@ class VideoInfo:
     rotation_deg: int
     has_audio: bool
     is_live: bool
+    pixel_aspect: Fraction = Fraction(1)  # width to height of an upright pixel, other than 1 in anamorphic video
 
     def __post_init__(self) -> None:
         if min(self.wh) < 1:

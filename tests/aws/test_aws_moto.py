@@ -310,6 +310,28 @@ def test_a_job_that_fails_is_followed_to_its_reason(stubbed: Stubber, monkeypatc
     assert lines == ["p: InProgress", "p: Stopping", "p: Failed"]
 
 
+@pytest.mark.parametrize(
+    ("kind", "details", "is_wrong"),
+    [
+        ("ProcessingJob", {"ProcessingJobStatus": "Stopped", "ExitMessage": "by hand"}, True),
+        ("TrainingJob", {"TrainingJobStatus": "Stopped"}, True),
+        ("TrainingJob", {"TrainingJobStatus": "Stopped", "ModelArtifacts": {"S3ModelArtifacts": "s3://b/m"}}, False),
+        ("Endpoint", {"EndpointStatus": "OutOfService"}, True),
+        ("Endpoint", {"EndpointStatus": "UpdateRollbackFailed"}, True),
+        ("Endpoint", {"EndpointStatus": "InService"}, False),
+    ],
+)
+def test_only_a_result_is_an_end(monkeypatch: pytest.MonkeyPatch, kind: str, details: Any, is_wrong: bool) -> None:
+    found = service.Found(kind, "x", details[f"{kind}Status"], details)
+    monkeypatch.setattr(service, "describe", lambda *_: found)
+    monkeypatch.setattr(service, "new_lines", lambda *_: ())
+    if is_wrong:
+        with pytest.raises(EndpointError, match="x ended as"):
+            service.follow(kind, "x", None, print)
+    else:
+        assert service.follow(kind, "x", None, print) is found
+
+
 def test_errors_are_one_line_without_credentials(monkeypatch: pytest.MonkeyPatch, stubbed: Stubber) -> None:
     stubbed.add_client_error("describe_training_job", "AccessDeniedException", f"AKIAIOSFODNN7EXAMPLE {SECRET} may not")
     with pytest.raises(EndpointError, match=r"AccessDeniedException.*\*\*\* \*\*\* may not") as told:

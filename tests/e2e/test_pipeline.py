@@ -3,18 +3,19 @@
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from rallytrace import RallyOptions, Trajectory, make_clip, registry
 from rallytrace.errors import InputError
-from rallytrace.pipeline import Pipeline
+from rallytrace.pipeline import Pipeline, _fingerprint
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 CONFIG = """
@@ -135,6 +136,20 @@ def test_it_waits_for_labels_and_says_who_is_to_do_what(config: Path) -> None:
     assert done.returncode == 1
     assert "step label waits" in done.stderr
     assert "rallytrace label" in done.stderr
+
+
+def test_what_a_label_server_has_just_written_is_seen(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "book.sqlite")) as server:
+        server.execute("PRAGMA journal_mode=WAL")
+        server.execute("CREATE TABLE event (x)")
+        server.commit()
+        before = _fingerprint(str(tmp_path))
+        assert _fingerprint(str(tmp_path)) == before
+        server.execute("INSERT INTO event VALUES (1)")
+        server.commit()
+        after = _fingerprint(str(tmp_path))
+        assert after != before
+    assert _fingerprint(str(tmp_path)) == after
 
 
 def test_a_step_that_fails_says_why_and_what_is_done_stays_done(config: Path) -> None:

@@ -71,6 +71,18 @@ def job(bucket: str, clips: list[Clip], folder: Path) -> str:
     return "jobs/rallytrace/manifests/output/output.manifest"
 
 
+def test_shares_take_the_size_of_the_videos(tiny: Path, tmp_path: Path) -> None:
+    for folder in ("raw", "labels"):
+        (tmp_path / folder).mkdir()
+    rows = "".join(f"{frame},1,0.5,0.25\n" for frame in range(3))
+    for name in ("a", "b"):
+        (tmp_path / "raw" / f"{name} 1.mp4").symlink_to(tiny / f"{name}.mp4")
+        (tmp_path / "labels" / f"{name} 1.csv").write_text(f"Frame,Ball,x,y\n{rows}")
+    found = recordings(tmp_path / "labels", videos=str(tmp_path / "raw"))
+    assert [each.clip.name for each in found] == ["a 1", "b 1"]
+    assert found[0].clip.labels[1].xy == (WH[0] / 2, WH[1] / 4)
+
+
 @pytest.mark.parametrize("length", [2000, 6])
 def test_a_ground_truth_job_in_a_bucket(
     server: Server, bucket: str, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, length: int

@@ -232,7 +232,8 @@ def test_a_rerun_makes_only_what_is_missing_or_changed(tiny: Path, features: Pat
     forget(source / "b_ball.csv", 0)
     (out / "manifest.json").unlink()
     (out / "shards" / "c.parquet").unlink()
-    (out / "shards" / "stranger.tar").write_bytes(b"left by another job")
+    for suffix in (".tar", ".json"):
+        (out / "shards" / "stranger").with_suffix(suffix).write_bytes(b"left by another job")
     (out / "shards" / ".a.tar.77.partial").write_bytes(b"left by a killed one")
     stamps = {path.name: path.stat().st_mtime_ns for path in (out / "shards").iterdir()}
     prepare(source, out, OPTIONS)
@@ -240,6 +241,16 @@ def test_a_rerun_makes_only_what_is_missing_or_changed(tiny: Path, features: Pat
     assert {Path(name).stem for name in made} == {"b", "c"}
     assert set(files(out)) == set(files(features))
     assert 0 not in load_features(out)[1].labels
+
+
+def test_what_is_nobody_s_clip_stays(tiny: Path, tmp_path: Path) -> None:
+    mine = ["shards/imagenet-000.tar", "shards/old/notes.json", "arrays/2019/thesis.npy", ".draft.md.partial"]
+    for name in mine:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("mine")
+    prepare(tiny, tmp_path, OPTIONS)
+    prepare(tiny, tmp_path, OPTIONS, overwrite=True)
+    assert all((tmp_path / name).read_text() == "mine" for name in mine)
 
 
 def test_splits_are_by_match(tiny: Path, tmp_path: Path) -> None:

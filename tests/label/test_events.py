@@ -11,6 +11,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -29,10 +30,12 @@ from rallytrace.label.events import (
     labels,
     task_labels,
 )
+from rallytrace.label.exchange import import_set, is_of, label_sets
 from rallytrace.label.jobs import Job, Task
 from rallytrace.label.team import User
+from rallytrace.labels.sets import Extra, LabelSet
 from rallytrace.types import BallLabel, Visibility
-from tests.label.conftest import said
+from tests.label.conftest import ready_video, said
 
 MakeJob = Callable[..., Job]
 Person = Callable[..., User]
@@ -395,3 +398,27 @@ def test_import_fills_what_is_unlabelled_and_says_where_it_comes_from(
     assert video.labels[0].source == "manual"
     with pytest.raises(NotAllowed):
         import_labels(book, bob, job.id, task.video_id, found, "a.csv")
+    append(book, bob, task.id, "tab", [said(2) | {"op": "clear", "base_rev": video.labels[2].rev}])
+    assert import_labels(book, admin, job.id, task.video_id, found, "a.csv") == (1, 13)  # cleared is unlabelled
+
+
+def test_import_loses_nothing_that_the_book_can_hold(book: LabelBook, make_job: MakeJob, admin: User) -> None:
+    job = make_job(20)
+    first = BallLabel(0, (1.0, 5.0))
+    extra = Extra(event="hit", score=0.9, blur=(3.0, 0.5))
+    turned = Extra(event="bounce", blur=(2.0, 4.0))
+    found = LabelSet("a", {0: first, 1: BallLabel(1, (2.0, 5.0))}, {0: extra, 1: turned})
+    (video,) = job_labels(book, job.id)
+    assert import_set(book, admin, job.id, video.video.id, found, "a.csv") == (2, 0, 0)
+    (exported,) = label_sets(job_labels(book, job.id))
+    assert exported.labels == found.labels
+    assert exported.extras[0] == replace(extra, source="import:a.csv")
+    assert (exported.extras[1].event, exported.extras[1].blur) == ("bounce", (2.0, pytest.approx(4.0 - 2 * math.pi)))
+
+
+def test_what_is_exported_finds_its_video_again(book: LabelBook, admin: User) -> None:
+    names = ("Final 2024.mp4", "Halb: 1.mp4")
+    videos = [ready_video(book, name, 5) for name in names]
+    job = jobs.create_job(book, admin, name="rallies", video_ids=[video.id for video in videos])
+    sets = label_sets(job_labels(book, job.id))
+    assert [[is_of(each, name) for name in names] for each in sets] == [[True, False], [False, True]]

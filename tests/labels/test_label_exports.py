@@ -300,6 +300,12 @@ class TestYolo:
         }
         assert by_name(write(tmp_path, files), SIZE) == {"rally": {0: None, 1: (500, 250), 2: (500, 250)}}
 
+    def test_segments_and_tracks_are_no_poses(self, tmp_path: Path) -> None:
+        square = "0 0.49 0.48 0.51 0.48 0.51 0.52 0.49 0.52\n"
+        track = "0 0.5 0.5 0.02 0.04 0.87 1\n"  # class, box, confidence, number of the track
+        files = {"labels/a_0.txt": square, "labels/a_1.txt": square, "labels/b_0.txt": track}
+        assert by_name(write(tmp_path, files), SIZE) == {"a": {0: (500, 250), 1: (500, 250)}, "b": {0: (500, 250)}}
+
     def test_poses_with_and_without_visibility(self, tmp_path: Path) -> None:
         two = "0 0.5 0.5 0.1 0.1 0.25 0.5 0.75 0.5 0.9 0.5\n"  # three keypoints of two numbers
         yaml = "kpt_shape: [3, 2]  # x, y\nnames:\n  - ball  # the only one\n"

@@ -110,6 +110,9 @@ def test_the_size_of_a_picture_is_known_before_it_is_decoded() -> None:
     image = np.zeros((20, 30, 3), np.uint8)
     assert bodies.picture_wh(video.encode_jpeg(image)) == (30, 20)
     assert bodies.picture_wh(video.encode_png(image)) == (30, 20)
+    for cut in (bytes(video.encode_png(image))[:20], b"\xff\xd8\xff\xc0\0\x0b\x08\0\0\0\0\x01\0\0\0\0"):
+        with pytest.raises(VideoError, match="neither JPEG nor PNG"):
+            bodies.picture_wh(cut)
     bomb = bytearray(video.encode_png(image))
     bomb[16:24] = struct.pack(">II", 60_000, 60_000)
     with pytest.raises(VideoError, match="expected"):

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shutil
+import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -131,6 +132,45 @@ def test_jobs_are_bounded(serve: Callable[..., Running], rally_clip: Path) -> No
     assert [answer.status_code for answer in answers[:2]] == [202, 202]
     assert error_of(answers[2]) == (429, "busy")
     assert int(answers[2].headers["retry-after"]) >= 1
+
+
+def test_a_job_that_is_removed_while_it_waits_leaves_no_video(serve: Callable[..., Running], rally_clip: Path) -> None:
+    server = serve(weights=("accurate",), jobs=1)
+    may_work = threading.Event()
+    server.services.jobs._pool.submit(may_work.wait)
+    try:
+        for _ in range(3):
+            job = httpx.post(f"{server.url}/v1/track?async=1", content=rally_clip.read_bytes()).json()
+            assert httpx.delete(f"{server.url}{job['url']}").status_code == 204
+        assert list(server.services.jobs.folder.iterdir()) == []
+    finally:
+        may_work.set()
+
+
+def test_an_upload_that_is_cut_off_is_no_failure(
+    serve: Callable[..., Running], caplog: pytest.LogCaptureFixture
+) -> None:
+    server = serve()
+    host, port = server.url.split("://")[1].split(":")
+    for path, kind in (("/invocations", "application/x-npy"), ("/v1/track", "video/mp4")):
+        with socket.create_connection((host, int(port))) as cut:
+            head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\nContent-Length: 9999\r\n\r\n"
+            cut.sendall(head.encode() + b"half")
+    name = 'rallytrace_requests_total{method="POST",route="%s",status="499"} 1.0'
+    for route in ("/invocations", "/v1/track"):
+        wait_until(lambda route=route: name % route in httpx.get(f"{server.url}/metrics").text, "the end")  # type: ignore[misc]
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_what_nobody_foresaw_is_a_typed_error_too(
+    serve: Callable[..., Running], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    server = serve()
+    monkeypatch.setattr("rallytrace.serve.routes_predict._accept", lambda *_: {}["none"])
+    answer = httpx.post(f"{server.url}/invocations", content=b"x", headers={"content-type": "application/x-npy"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal")
+    assert capfd.readouterr().err.count("Traceback") == 1
+    assert httpx.get(f"{server.url}/ping").status_code == 200
 
 
 def test_pictures_come_back_as_raw_points(api: httpx.Client, rally_pictures: list[Image]) -> None:

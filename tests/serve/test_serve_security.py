@@ -289,6 +289,8 @@ def test_bodies_in_memory_are_bounded_together(serve: Callable[..., Running]) ->
     server = serve(max_held=1000)
     answer = httpx.post(f"{server.url}/invocations", content=b"0" * 5000, headers=KIND)
     assert (answer.status_code, answer.json()["error"]["code"]) == (429, "busy")
+    form = httpx.post(f"{server.url}/invocations", files=[("frames", (f"{i}.jpg", b"0" * 500)) for i in range(4)])
+    assert (form.status_code, form.json()["error"]["code"]) == (429, "busy")
     assert server.services._held == 0
 
 

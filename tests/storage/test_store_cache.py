@@ -112,6 +112,17 @@ def test_one_process_holds_no_more_locks_than_it_may(tmp_path: Path) -> None:
     assert len(os.listdir("/proc/self/fd")) - before <= MAX_HELD
 
 
+def test_what_this_process_uses_stays_however_much_it_is(tmp_path: Path) -> None:
+    cache = Cache(tmp_path, 1000)
+    made = [cache.file(f"u{n}", "x", 10, lambda file: file.write(bytes(10)) and None) for n in range(MAX_HELD + 100)]
+    cache.make_room(10**6)
+    assert all(path.exists() for path in made)
+    for n in range(len(made)):
+        cache.release(f"u{n}")
+    cache.make_room(10**6)
+    assert kept(cache) == []
+
+
 @pytest.mark.parametrize("text", ["-1", "many", "1e3", "nan"])
 def test_a_size_that_is_none(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RALLYTRACE_CACHE_GB", text)

@@ -62,6 +62,27 @@ def test_what_is_missing(where: str) -> None:
             read("a")
 
 
+def test_folders_that_a_console_made_are_none(moto_server: Server, use: Callable[[Server], str]) -> None:
+    where = use(moto_server)
+    name = where.rpartition("/")[2]
+    for key in ("", "sub/", "sub/deep/"):
+        moto_server.client().put_object(Bucket=BUCKET, Key=f"{name}/{key}")
+    for key in ("sub/deep/a.mp4", "sub-1.mp4", "empty.csv"):
+        open_store(where).put(key, b"" if key == "empty.csv" else b"x")
+    assert [entry.key for entry in open_store(where).list()] == ["empty.csv", "sub-1.mp4", "sub/deep/a.mp4"]
+    assert sorted(path.name for path in fetch_folder(where).rglob("*.*")) == ["a.mp4", "empty.csv", "sub-1.mp4"]
+
+
+def test_a_password_in_an_address_is_not_shown() -> None:
+    store = open_store("https://bob:s3cret@127.0.0.1:1/folder")
+    assert "s3cret" not in store.url + store.name("a")
+    with pytest.raises(InputError) as listed:
+        list(store.list())
+    with pytest.raises(OutputError) as put:
+        store.put("a", b"")
+    assert "s3cret" not in f"{listed.value} {put.value}"
+
+
 def test_a_large_file_goes_in_parts_and_comes_back(where: str, big: Path) -> None:
     store, told = open_store(where), list[int]()
     store.put("raw/match.mp4", big, on_progress=told.append)

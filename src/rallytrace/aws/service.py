@@ -24,7 +24,8 @@ KINDS = {  # what the service calls them: boto3's name, the list in its answers,
     "Endpoint": ("endpoint", "Endpoints", "/aws/sagemaker/Endpoints/"),
     "LabelingJob": ("labeling_job", "LabelingJobSummaryList", "/aws/sagemaker/LabelingJobs"),
 }
-ENDED = ("Completed", "Failed", "Stopped", "InService", "OutOfService")
+ENDED = ("Completed", "Stopped", "InService")
+WRONG = ("Failed", "OutOfService", "UpdateRollbackFailed")
 MISSING = ("ValidationException", "ResourceNotFound", "ResourceNotFoundException")
 POLL_S = 5.0
 
@@ -131,8 +132,10 @@ def follow(kind: str, name: str, region: str | None, say: Callable[[str], None],
         if found.status != status:
             status = found.status
             say(f"{name}: {status}")
-        if status == "Failed":
-            raise EndpointError(f"{name} failed: {found.reason or 'no reason is given, see its log'}")
+        made = found.details.get("ModelArtifacts") or found.details.get("LabelingJobOutput")
+        if status in WRONG or (status == "Stopped" and not made):
+            what = "failed" if status == "Failed" else f"ended as {status}"
+            raise EndpointError(f"{name} {what}: {found.reason or 'no reason is given, see its log'}")
         if status in ENDED:
             return found
         time.sleep(poll_s)

@@ -29,7 +29,7 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results th
 Model = Annotated[str, typer.Option("--model", help="A bundled network, an .onnx file, or a checkpoint folder.")]
 Threshold = Annotated[
     Optional[float],  # noqa: UP045
-    typer.Option("--threshold", min=0.01, max=0.99, help="Weaker detections are no ball; default the network's own."),
+    typer.Option("--threshold", min=0.01, max=0.99, help="Height of a peak that is a ball; on a path 0.6 of it."),
 ]
 Threads = Annotated[Optional[int], typer.Option("--threads", min=1, help="CPU threads of the network; default all.")]  # noqa: UP045
 On = Annotated[

@@ -256,8 +256,9 @@ def synth_command(
         rate = Fraction(fps)
     except (ValueError, ZeroDivisionError):
         raise InputError(f"--fps {fps!r}: expected frames per second, such as 30 or 30000/1001") from None
-    if out.exists() and not overwrite:
-        raise OutputError(f"{out} exists already: use --overwrite, or another name")
+    for path in (out, out.with_name(f"{out.stem}_ball.csv")):
+        if path.exists() and not overwrite:
+            raise OutputError(f"{path} exists already: use --overwrite, or another name")
     options = RallyOptions(sport=sport.value, wh=parse_wh(size), fps=rate, seconds=seconds, seed=seed, repeats=repeats)
     labels = make_clip(out, options)
     visible = sum(label.xy is not None for label in labels)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -156,14 +157,16 @@ def _versions() -> dict[str, str]:
 
 
 def _clean(store: storage.Store, out: str | Path, made: Sequence[Json]) -> None:
-    """What is left of other clips and of killed jobs goes: equal input is to leave equal folders."""
+    """What is left of other clips and of killed jobs goes: equal input is to leave equal folders. What is called
+    otherwise than our own files, or has no note of a unit beside it, is somebody else's and stays."""
     kept = {paths_of(each["name"])["done"] for each in made} | {
         part["path"] for each in made for part in parts_of(each)
     }
-    for below in ("shards", "arrays"):
-        for entry in list(store.list(below)):
-            if entry.key not in kept:
-                store.delete(entry.key)
+    keys = {entry.key for below in ("shards", "arrays") for entry in store.list(below)}
+    for key in sorted(keys - kept, key=lambda key: key.endswith(".json")):  # the note goes last
+        unit = re.fullmatch(r"(shards/[^/]+)\.(tar|parquet|json)", key)
+        if re.fullmatch(r"arrays/[xy]_data_\d+\.npy", key) or (unit and f"{unit[1]}.json" in keys):
+            store.delete(key)
     if not storage.is_url(out):
-        for left in [*Path(out).glob(".*.partial"), *Path(out).glob("*/.*.partial")]:
+        for left in (left for below in ("shards", "arrays") for left in (Path(out) / below).glob(".*.partial")):
             left.unlink(missing_ok=True)

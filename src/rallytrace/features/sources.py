@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from rallytrace import storage
-from rallytrace.errors import InputError, LabelError
+from rallytrace import storage, video
+from rallytrace.errors import InputError, LabelError, UnknownSize
 from rallytrace.files import VIDEO_SUFFIXES, make_folder
 from rallytrace.labels import ground_truth, load_clips, read_index
 from rallytrace.labels.formats import read_sets
-from rallytrace.labels.sets import LabelSet, ReadOptions
+from rallytrace.labels.sets import LabelSet, ReadOptions, safe_name
 from rallytrace.labels.source import PICTURES, Source, parse_json
 from rallytrace.storage.stores import sha256_of
 from rallytrace.types import Clip
@@ -44,8 +44,15 @@ def recordings(
     """
     options = options or ReadOptions()
     if videos is not None:
-        path = storage.fetch(source)
-        return list(_with_videos(read_sets(path, form, options), path, videos))
+        path, known = storage.fetch(source), _videos(videos)
+        try:
+            sets = read_sets(path, form, options)
+        except UnknownSize:
+            sizes = {video.probe(storage.fetch(each)).wh for each in known.values()}
+            if len(sizes) != 1:
+                raise InputError(f"{source} needs pictures of one size, got {sorted(sizes)}: split them") from None
+            sets = read_sets(path, form, replace(options, wh=sizes.pop()))
+        return list(_with_videos(sets, path, videos, known))
     if form == "ground_truth" or str(source).endswith(".manifest"):
         return _of_ground_truth(str(source), options)
     folder = storage.fetch_folder(source)
@@ -61,11 +68,11 @@ def of_set(labels: LabelSet, pictures: Pictures, sport: str, index: Mapping[str,
     return Recording(Clip(labels.name, Path(), seen, match, sport, split), pictures)
 
 
-def _with_videos(sets: Sequence[LabelSet], source: Path, videos: str) -> Iterator[Recording]:
+def _with_videos(sets: Sequence[LabelSet], source: Path, videos: str, known: dict[str, str]) -> Iterator[Recording]:
     indexes = [each for each in (source / "index.csv", Path(videos) / "index.csv") if each.is_file()]
-    known, rows = _videos(videos), read_index(indexes[0]) if indexes else {}
+    rows = read_index(indexes[0]) if indexes else {}
     for labels in sets:
-        found = known.get(labels.name) or known.get(Path(labels.video).stem)
+        found = known.get(safe_name(labels.name)) or known.get(safe_name(Path(labels.video).stem))
         if found is None and (len(sets) > 1 or len(set(known.values())) != 1):
             raise InputError(f"{videos}: no video of clip {labels.name!r}, but of {', '.join(sorted(known)[:12])}")
         yield of_set(labels, found or next(iter(known.values())), Path(videos).name, rows)
@@ -74,14 +81,14 @@ def _with_videos(sets: Sequence[LabelSet], source: Path, videos: str) -> Iterato
 def _videos(where: str) -> dict[str, str]:
     """Videos by name without suffix; folders of pictures also by their parent's name before it: game1_Clip1."""
     if storage.is_url(where):
-        return {Path(each).stem: each for each in storage.expand(where)}
+        return {safe_name(Path(each).stem): each for each in storage.expand(where)}
     known: dict[str, str] = {}
     folder = Path(where).resolve()
     for path in sorted((folder, *folder.rglob("*"))):
         has_pictures = path.is_dir() and any(each.suffix.lower() in PICTURES for each in path.iterdir())
         if has_pictures or path.suffix.lower() in VIDEO_SUFFIXES:
             name = path.name if has_pictures else path.stem
-            known |= {name: str(path), f"{path.parent.name}_{name}": str(path)}
+            known |= {safe_name(each): str(path) for each in (name, f"{path.parent.name}_{name}")}
     return known
 
 

@@ -22,6 +22,7 @@ from rallytrace.label.book import BookError, LabelBook, Video, WrongState, as_ro
 from rallytrace.label.jobs import BALL, OPEN_STATES, job, locked_for_work, task
 from rallytrace.label.schema import annotation_event, label
 from rallytrace.label.team import User
+from rallytrace.labels.sets import PLAIN, Extra
 from rallytrace.types import BallLabel, Visibility
 
 MAX_EVENTS = 500  # of one call
@@ -341,9 +342,16 @@ def job_parts(book: LabelBook, job_id: int, *, gold: bool = False) -> list[RowMa
 
 
 def import_labels(
-    book: LabelBook, by: User, job_id: int, video_id: int, found: Mapping[int, BallLabel], file_name: str
+    book: LabelBook,
+    by: User,
+    job_id: int,
+    video_id: int,
+    found: Mapping[int, BallLabel],
+    file_name: str,
+    extras: Mapping[int, Extra] | None = None,
 ) -> tuple[int, int]:
-    """(imported, skipped): `found` as events of source `import:<file_name>` in every open task of the job and video.
+    """(imported, skipped): `found`, and what `extras` says more of it, as events of source `import:<file_name>` in
+    every open task of the job and video.
 
     Skipped are frames that have a label already, that no open task asks for, and places outside the picture. Reviewers
     and admins. Hidden tests get nothing. Raises NotFound, NotAllowed.
@@ -356,7 +364,14 @@ def import_labels(
         if part["video_id"] != video_id or part["state"] not in OPEN_STATES:
             continue
         frames = sorted(set(range(part["start"], part["stop"])) & found.keys() - task_labels(book, part["id"]).keys())
-        events = [_event_of(found[frame], source, i) for i, frame in enumerate(frames)]
+        with book.read() as connection:  # of frames that were cleared, too
+            query = select(label.c.frame, label.c.rev).where(label.c.task_id == part["id"], label.c.object == BALL)
+            revs = {row.frame: row.rev for row in connection.execute(query)}
+        events = [
+            _event_of(found[frame], (extras or {}).get(frame, PLAIN), source)
+            | {"client_seq": i, "base_rev": revs.get(frame, 0)}
+            for i, frame in enumerate(frames)
+        ]
         for at in range(0, len(events), MAX_EVENTS):
             done = append(book, by, part["id"], f"import {uuids.uuid4()}", events[at : at + MAX_EVENTS])
             kept = set(done.acked)
@@ -364,7 +379,8 @@ def import_labels(
     return len(imported), len(found) - len(imported)
 
 
-def _event_of(ball: BallLabel, source: str, client_seq: int) -> dict[str, Any]:
-    x, y = ball.xy or (None, None)
-    place = {"frame": ball.frame, "visibility": int(ball.visibility), "x": x, "y": y}
-    return {"uuid": str(uuids.uuid4()), "op": "set", "source": source, "client_seq": client_seq, **place}
+def _event_of(ball: BallLabel, extra: Extra, source: str) -> dict[str, Any]:
+    (x, y), (length, angle) = ball.xy or (None, None), extra.blur or (None, None)
+    what = {"frame": ball.frame, "visibility": int(ball.visibility), "x": x, "y": y, "event": extra.event}
+    what |= {"score": extra.score, "blur_l": length, "blur_theta": angle and math.remainder(angle, 2 * math.pi)}
+    return {"uuid": str(uuids.uuid4()), "op": "set", "source": source, **what}

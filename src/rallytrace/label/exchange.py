@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -11,12 +10,12 @@ from rallytrace.label import events
 from rallytrace.label.book import LabelBook
 from rallytrace.label.events import Label, VideoLabels
 from rallytrace.label.team import User
-from rallytrace.labels.sets import Extra, LabelSet
+from rallytrace.labels.sets import Extra, LabelSet, safe_name
 
 
 def label_sets(parts: Sequence[VideoLabels]) -> list[LabelSet]:
     """One set per video, under its file's name; a name that two videos share gets the video's id."""
-    stems = [re.sub(r"[^\w.()-]+", "_", Path(part.video.name).stem)[:100].strip(".") or "video" for part in parts]
+    stems = [safe_name(Path(part.video.name).stem) for part in parts]
     sets = []
     for part, stem in zip(parts, stems, strict=True):
         video = part.video
@@ -36,7 +35,8 @@ def label_sets(parts: Sequence[VideoLabels]) -> list[LabelSet]:
 
 def is_of(found: LabelSet, video_name: str) -> bool:
     """Whether a set's clip, or the video that its file names, is called as the video is."""
-    return Path(video_name).stem in (found.name, Path(found.name).stem, Path(found.video).stem)
+    stem = Path(video_name).stem
+    return bool({stem, safe_name(stem)} & {found.name, Path(found.name).stem, Path(found.video).stem})
 
 
 def import_set(
@@ -44,7 +44,7 @@ def import_set(
 ) -> tuple[int, int, int]:
     """(imported, skipped, interpolated): what a tool interpolated is left out. Else as `events.import_labels`."""
     seen = {frame: label for frame, label in found.labels.items() if found.extra(frame).keyframe}
-    imported, skipped = events.import_labels(book, by, job_id, video_id, seen, file_name)
+    imported, skipped = events.import_labels(book, by, job_id, video_id, seen, file_name, found.extras)
     return imported, skipped, len(found.labels) - len(seen)
 
 

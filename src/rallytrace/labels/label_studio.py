@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from rallytrace.errors import LabelError
+from rallytrace.errors import LabelError, UnknownSize
 from rallytrace.labels import sets
 from rallytrace.labels.source import Source, objects
 from rallytrace.types import XY, Visibility
@@ -121,7 +121,7 @@ def _read_region(found: sets.Builder, value: Json) -> None:
     if count:
         found.length(count)
     if found.wh is None:
-        raise LabelError(f"{found.where}: positions are in percent: give the picture's size with --size or --video")
+        raise UnknownSize(f"{found.where}: positions are in percent: give the picture's size with --size or --video")
     first = 1 if found.options.first_frame is None else found.options.first_frame
     keys = sorted(
         objects(value["sequence"], f"{found.where}: sequence"), key=lambda k: found.number(k.get("frame"), "frame")

@@ -12,7 +12,7 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from rallytrace.errors import LabelError
+from rallytrace.errors import LabelError, UnknownSize
 from rallytrace.files import AtomicFile, output_errors
 from rallytrace.labels import sets
 from rallytrace.labels.source import Source
@@ -145,7 +145,7 @@ def _normalised(row: Row, frame: int, found: sets.Builder) -> BallLabel:
     if row.integer("Ball", -1, 1) < 1:
         return BallLabel(frame, None, Visibility.ABSENT)
     if found.wh is None:
-        raise LabelError(f"{row.path}: positions are shares of the picture: give its size with --size or --video")
+        raise UnknownSize(f"{row.path}: positions are shares of the picture: give its size with --size or --video")
     return BallLabel(frame, (row.number("x") * found.wh[0], row.number("y") * found.wh[1]))
 
 

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from rallytrace.errors import LabelError
+from rallytrace.errors import LabelError, UnknownSize
 from rallytrace.labels import sets
 from rallytrace.labels.source import PICTURES, Source
-from rallytrace.types import XY, Visibility
+from rallytrace.types import Visibility
 
 _LINE = re.compile(r"\s*\d+(\.0*)?(\s+[-+.\deE]+){4,}\s*")
 LISTS = ("images.txt", "train.txt", "val.txt", "valid.txt", "test.txt", "autosplit_train.txt", "autosplit_val.txt")
@@ -139,19 +139,22 @@ def _keypoint_dims(about: tuple[str, str]) -> int | None:
 
 def _put(found: sets.Builder, frame: int, line: list[str], dims: int | None) -> None:
     if found.wh is None:
-        raise LabelError(f"{found.where}: positions are shares of the picture: give its size with --size or --video")
+        raise UnknownSize(f"{found.where}: positions are shares of the picture: give its size with --size or --video")
     values = [found.number(cell, "a value") for cell in line[1:]]
-    xy: XY = (values[0] * found.wh[0], values[1] * found.wh[1])
-    visibility = Visibility.CLEAR
-    score = sets.score_of(values[4]) if len(values) == 5 else None
-    if len(values) >= 6:
-        xy = (values[4] * found.wh[0], values[5] * found.wh[1])
+    x, y = values[:2]
+    visibility, score = Visibility.CLEAR, None
+    if len(values) == 5 or (len(values) == 6 and dims is None and values[5] >= 1 and values[5].is_integer()):
+        score = sets.score_of(values[4])  # a sixth is a track's number
+    elif len(values) >= 8 and len(values) % 2 == 0 and dims is None:  # the corners of a segment
+        x, y = ((min(values[k::2]) + max(values[k::2])) / 2 for k in (0, 1))
+    elif len(values) >= 6:
+        x, y = values[4:6]
         v = values[6] if len(values) > 6 and (dims == 3 or (dims is None and len(values) % 3 == 1)) else 2
         if v <= 0:
             found.put_unlabelled(frame)
             return
         visibility = Visibility.OCCLUDED if v == 1 else Visibility.CLEAR
-    found.put(frame, xy, visibility, sets.Extra(score=score))
+    found.put(frame, (x * found.wh[0], y * found.wh[1]), visibility, sets.Extra(score=score))
 
 
 def _line(labels: sets.LabelSet, frame: int, box_px: float, poses: bool) -> str:

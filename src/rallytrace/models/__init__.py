@@ -70,61 +70,50 @@ class ModelSpec:
             raise ModelError(f"not the description of a rallytrace network: {text[:80]!r} ({error})") from error
 
 
-MODELS: dict[str, ModelSpec] = {
-    spec.name: spec
-    for spec in (
-        ModelSpec(
-            name="rallynet",
-            arch="rallytrace.models.rallynet:RallyNet",
-            frames=5,
-            outputs=5,
-            colour="grey",
-            background=True,
-            size_wh=(768, 432),
-            stride=4,
-            offsets=True,
-            sigma_px=4.0,
-            widths=(24, 48, 96, 128),
-        ),
-        ModelSpec(
-            name="rallynet_window",  # for windows that come alone: no background, no past
-            arch="rallytrace.models.rallynet:RallyNet",
-            frames=3,
-            outputs=3,
-            colour="grey",
-            background=False,
-            size_wh=(512, 288),
-            stride=4,
-            offsets=True,
-            sigma_px=4.0,
-            widths=(16, 32, 64, 96),
-        ),
-        ModelSpec(
-            name="tracknet_v1",
-            arch="rallytrace.models.tracknet:TrackNetV1",
-            frames=3,
-            outputs=1,
-            colour="rgb",
-            background=False,
-            size_wh=(640, 360),
-            stride=1,
-            offsets=False,
-            sigma_px=3.2,  # variance 10 in Huang et al. 2019
-        ),
-        ModelSpec(
-            name="tracknet_v2",
-            arch="rallytrace.models.tracknet:TrackNetV2",
-            frames=3,
-            outputs=3,
-            colour="rgb",
-            background=False,
-            size_wh=(512, 288),
-            stride=1,
-            offsets=False,
-            sigma_px=2.5,  # radius of the disc in Sun et al. 2020
-        ),
-    )
-}
+_NARROW = (16, 32, 64, 96)
+_RALLYNET = ModelSpec(
+    name="rallynet",
+    arch="rallytrace.models.rallynet:RallyNet",
+    frames=5,
+    outputs=5,
+    colour="grey",
+    background=True,
+    size_wh=(768, 432),
+    stride=4,
+    offsets=True,
+    sigma_px=4.0,
+    widths=(24, 48, 96, 128),
+)
+_WINDOW = dataclasses.replace(  # for windows that come alone: no background, no past
+    _RALLYNET,
+    name="rallynet_window",
+    frames=3,
+    outputs=3,
+    background=False,
+    size_wh=(512, 288),
+    widths=(16, 32, 64, 96),
+)
+_TRACKNET = ModelSpec(
+    name="tracknet_v1",
+    arch="rallytrace.models.tracknet:TrackNetV1",
+    frames=3,
+    outputs=1,
+    colour="rgb",
+    background=False,
+    size_wh=(640, 360),
+    stride=1,
+    offsets=False,
+    sigma_px=3.2,  # variance 10 in Huang et al. 2019
+)
+_TRACKNET_V2 = dataclasses.replace(  # sigma_px: radius of the disc in Sun et al. 2020
+    _TRACKNET,
+    name="tracknet_v2",
+    arch="rallytrace.models.tracknet:TrackNetV2",
+    outputs=3,
+    size_wh=(512, 288),
+    sigma_px=2.5,
+)
+MODELS: dict[str, ModelSpec] = {spec.name: spec for spec in (_RALLYNET, _WINDOW, _TRACKNET, _TRACKNET_V2)}
 
 
 def get_spec(name: str, **changes: Any) -> ModelSpec:

@@ -215,9 +215,11 @@ class Worker:
 def units(job: TrackJob, key: str, row: dict[str, Any]) -> list[dict[str, Any]]:
     """The units of one video, as rows for a `Worker`: itself, or its segments. key: see `job_key`."""
     source = str(row["source"])
+    if source.startswith("http"):  # FFmpeg reads it as it comes
+        return [row]
     try:
         parts, store = parts_of(source, key), storage.open_store(job.out)
-        if source.startswith("http") or (job.has(source) and not job.overwrite):
+        if job.has(source) and not job.overwrite:
             return [row]
         if store.head(f"{parts}/plan.npz") is None:
             with local(source) as path:

@@ -20,7 +20,8 @@ PATIENCE = {"RAY_raylet_start_wait_time_s": "180", "RAY_SERVE_PROXY_READY_CHECK_
 CLIENT = "ray://"
 MAX_BLOCKS = 4096  # of a batch: each costs the driver some KB
 # What workers must be told to reach the same stores. Credentials are not sent: each node has its own, or a role.
-PASSED = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION", "RALLYTRACE_CACHE_GB")
+PASSED = ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ALLOW_HTTP"]
+PASSED += ["AWS_VIRTUAL_HOSTED_STYLE_REQUEST", "GOOGLE_BASE_URL", "RALLYTRACE_CACHE_GB"]
 
 
 def import_ray() -> Any:
@@ -115,7 +116,8 @@ def _track(sources: list[str], job: TrackJob, tell: Callable[[Tracked], None] | 
             if tell:
                 tell(result)
     if job.segment_frames:
-        _clean_up(job, [parts_of(source, key) for source, result in done.items() if result.error is None])
+        cut = [source for source, result in done.items() if result.error is None and not source.startswith("http")]
+        _clean_up(job, [parts_of(source, key) for source in cut])
     return [done.get(s) or replace(tracked(job, s), error="segments are missing: run it again") for s in sources]
 
 

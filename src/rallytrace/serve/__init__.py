@@ -9,13 +9,7 @@ if TYPE_CHECKING:
     from rallytrace.serve.app import ServeOptions, create_app, run_server
     from rallytrace.serve.client import AsyncClient, Client
 
-_HOMES = {
-    "AsyncClient": "client",
-    "Client": "client",
-    "ServeOptions": "app",
-    "create_app": "app",
-    "run_server": "app",
-}
+_HOMES = {"AsyncClient": "client", "Client": "client", "ServeOptions": "app", "create_app": "app", "run_server": "app"}
 
 __all__ = ["AsyncClient", "Client", "ServeOptions", "create_app", "run_server"]
 

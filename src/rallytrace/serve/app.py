@@ -9,9 +9,9 @@ import ssl
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -21,6 +21,7 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from rallytrace.errors import InputError, RallytraceError
@@ -146,7 +147,21 @@ class Services:
                 if self._held > self.options.max_held:
                     raise Busy("too many large requests at once: try again later")
                 chunks.append(chunk)
-            yield b"".join(chunks)
+            body = b"".join(chunks)
+            chunks.clear()
+            yield body
+        finally:
+            self._held -= size
+
+    @contextmanager
+    def holding(self, request: Request) -> Iterator[None]:
+        """The same for a body that others read, by the length that it states, or else the longest. Raises Busy."""
+        size = int(request.headers.get("content-length") or self.options.max_body)  # a number: the guard has looked
+        if self._held + size > self.options.max_held:
+            raise Busy("too many large requests at once: try again later")
+        self._held += size
+        try:
+            yield
         finally:
             self._held -= size
 
@@ -236,7 +251,7 @@ def create_app(options: ServeOptions | None = None) -> FastAPI:
     app = FastAPI(title="rallytrace endpoint", version="1", lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.services = services
     _add_routes(app)
-    for kind in (RallytraceError, RequestValidationError, HTTPException):
+    for kind in (RallytraceError, RequestValidationError, HTTPException, ClientDisconnect, Exception):
         app.add_exception_handler(kind, _answer_error)
     _add_guard(app, services)
     return app
@@ -268,6 +283,8 @@ def _add_guard(app: FastAPI, services: Services) -> None:
 
 
 async def _answer_error(_: Request, error: Exception) -> Response:
+    if isinstance(error, ClientDisconnect):  # nobody hears it
+        return Response(status_code=499)
     if isinstance(error, RequestValidationError):
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))

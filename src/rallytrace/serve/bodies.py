@@ -53,18 +53,19 @@ _NUMERIC, _SKIPPED = _table(b"0123456789."), _table(b" [")
 
 def picture_wh(data: bytes | memoryview) -> tuple[int, int]:
     """Width and height that a JPEG or PNG claims, px. Raises VideoError for other data."""
-    head = bytes(data[:24])
-    if head.startswith(b"\x89PNG\r\n\x1a\n") and head[12:16] == b"IHDR":
+    head, w, h = bytes(data[:24]), 0, 0
+    if len(head) == 24 and head.startswith(b"\x89PNG\r\n\x1a\n") and head[12:16] == b"IHDR":
         w, h = struct.unpack(">II", head[16:24])
-        return w, h
     at = 2
     while head.startswith(b"\xff\xd8") and at + 9 <= len(data) and data[at] == 0xFF:
         marker = data[at + 1]
         if marker in _JPEG_SIZES:
             h, w = struct.unpack(">HH", data[at + 5 : at + 9])
-            return w, h
+            break
         at += 1 if marker == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    raise VideoError(f"a picture of {len(data)} bytes is neither JPEG nor PNG")
+    if min(w, h) < 1:
+        raise VideoError(f"a picture of {len(data)} bytes is neither JPEG nor PNG")
+    return w, h
 
 
 def decode_frame(payload: bytes | memoryview, codec: Codec, wh: tuple[int, int], colour: Colour) -> Image:

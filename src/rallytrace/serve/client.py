@@ -149,12 +149,7 @@ class Client:
         on_notice: Callable[[str], None] | None = None,
     ) -> None:
         self._client = AsyncClient(
-            url,
-            api_key=api_key,
-            fingerprint=fingerprint,
-            insecure=insecure,
-            deadline_s=deadline_s,
-            on_notice=on_notice,
+            url, api_key=api_key, fingerprint=fingerprint, insecure=insecure, deadline_s=deadline_s, on_notice=on_notice
         )
         started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
         self._thread = threading.Thread(target=asyncio.run, args=(_idle(started),), daemon=True)

@@ -149,8 +149,9 @@ class Jobs:
         return job
 
     def remove(self, job: Job) -> None:
-        """Cancel it, or forget its result."""
+        """Cancel it, or forget its result. Its video goes at once: one that waits would wait on, and not be counted."""
         job.network.cancel.set()
+        job.path.unlink(missing_ok=True)
         self._jobs.pop(job.id, None)
 
     def expire(self) -> None:

@@ -119,7 +119,8 @@ async def _answer(request: Request, query: _Query) -> Response:
     if kind.startswith("video/"):
         return await _video(services, request, query)
     if kind == "multipart/form-data":
-        return await _pictures(services, request, query, await _parts(services, request, query))
+        with services.holding(request):
+            return await _pictures(services, request, query, await _parts(services, request, query))
     if kind not in ("application/json", NPY, FRAMES):
         raise ApiError(415, "unsupported_type", f"content type {kind[:80]!r}: expected one of {', '.join(KINDS)}")
     async with services.read(request) as body:

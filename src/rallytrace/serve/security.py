@@ -273,9 +273,10 @@ class Guard:
             known = ApiError.of(error)
             if known.code == "internal":
                 log.exception("%s %s failed", scope["method"], scope["path"])
-            if call.status:
+            if not call.status:
+                await call.fail(known)
+            elif not call.answered:
                 raise
-            await call.fail(known)
         finally:
             self.active -= 1
             self._note(scope, call)
@@ -307,6 +308,7 @@ class _Call:
         self._receive, self._send, self._headers = receive, send, Headers(scope=scope)
         self._max_body, self._read_timeout_s = max_body, read_timeout_s
         self.status, self.n_in, self.n_out, self.began = 0, 0, 0, time.monotonic()
+        self.answered = False  # to the end
         self._complete = "content-length" not in self._headers and "transfer-encoding" not in self._headers
 
     def check_length(self) -> None:
@@ -349,6 +351,7 @@ class _Call:
             message = {"type": "http.response.body", "body": b""}
         self.n_out += len(message.get("body", b""))
         await self._send(message)
+        self.answered = message["type"] == "http.response.body" and not message.get("more_body", False)
 
     async def _discard(self) -> None:
         """Read on for a moment: a socket closed on unread bytes would be reset, and the answer lost with it."""

@@ -36,6 +36,7 @@ class Cache:
     def __init__(self, root: Path, limit: int) -> None:
         self.root, self._limit = root, limit
         self._held: dict[str, list[int]] = {}
+        self._unlocked: set[str] = set()  # taken too, but for want of open files only this process knows
         self._free, self._look_again = 0, 0.0
         make_folder(root)
 
@@ -47,11 +48,15 @@ class Cache:
         os.utime(self.root / unit)  # the time of last use decides who goes first
         self._held.setdefault(unit, []).append(lock)
         if len(self._held) > MAX_HELD:
-            self.release(next(iter(self._held)))
+            first = next(iter(self._held))
+            self._unlocked.add(first)
+            for each in self._held.pop(first):
+                os.close(each)
         return self.root / unit
 
     def release(self, unit: str) -> None:
         """Once for each time that it was taken."""
+        self._unlocked.discard(unit)
         if locks := self._held.get(unit):
             os.close(locks.pop())
         if not locks:
@@ -96,7 +101,7 @@ class Cache:
             new = {each.st_ino: each.st_size for each in files if each.st_ino not in seen}
             size = sum(new.values())
             fresh = PARTIAL in unit.name and stat.st_mtime > time.time() - STALE_S
-            if kept + size <= self._limit or fresh or not _remove(unit):
+            if kept + size <= self._limit or fresh or unit.name in self._unlocked or not _remove(unit):
                 seen |= new
                 kept += size
         self._free, self._look_again = self._limit - kept, time.monotonic() + LOOK_S

@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import IO, Any
 
@@ -124,7 +125,9 @@ class Remote:
         self.url, self._address = str(address), address
         self._web = address.scheme in WEB
         names = ENDPOINTS.get(address.scheme, ())
-        endpoint = address.root if self._web else next(filter(None, map(os.environ.get, names)), "")
+        endpoint = next(filter(None, map(os.environ.get, names)), "")
+        if self._web:
+            endpoint = address.root.replace("://", f"://{address.user}@") if address.user else address.root
         self._store, self._endpoint = _connect(address.root, address.query, endpoint), endpoint
         # Two servers may have objects of one name, and what is in memory is gone with the process.
         self._salt = f"{address.query} {PROCESS if address.scheme == 'memory' else endpoint}"
@@ -136,8 +139,9 @@ class Remote:
         below = "/".join(filter(None, (self._address.key, prefix.strip("/"))))
         cut = len(self._address.key) + bool(self._address.key)
         with store_errors(self.url):
-            for chunk in self._store.list(below or None, chunk_size=1000):
-                yield from (_entry(check_key(meta["path"][cut:]), meta) for meta in chunk)
+            found = (meta for chunk in self._store.list(below or None, chunk_size=1000) for meta in chunk)
+            entries = (_entry(check_key(meta["path"][cut:]), meta) for meta in found if meta["path"][cut:])
+            yield from _without_folders(entries)
 
     def head(self, key: str) -> Entry | None:
         """None where there is no such object."""
@@ -251,6 +255,14 @@ def _entry(key: str, meta: Any) -> Entry:
     return Entry(key, meta["size"], meta["last_modified"], etag.strip('"'))  # Azure's listings have it without quotes
 
 
+def _without_folders(entries: Iterator[Entry]) -> Iterator[Entry]:
+    """Consoles make a folder as an empty object `folder/`, which obstore lists as `folder`, before what is in it."""
+    for entry, after in pairwise(chain(entries, [None])):
+        assert entry
+        if entry.size or after is None or not after.key.startswith(f"{entry.key}/"):
+            yield entry
+
+
 def _pieces(data: bytes | Path, part: int, digest: str | None, on_progress: OnBytes | None) -> Iterator[bytes]:
     """Raises OutputError at the end of a file that is no longer the one of that checksum."""
     if isinstance(data, bytes):
@@ -289,7 +301,7 @@ def _connect(root: str, query: str, endpoint: str) -> Any:
     }
     with store_errors(root):
         if scheme in WEB:
-            return store.HTTPStore.from_url(f"{root}?{query}" if query else root, **common)
+            return store.HTTPStore.from_url(f"{endpoint}?{query}" if query else endpoint, **common)
         if scheme == "s3":
             common |= {"config": {"endpoint": endpoint} if endpoint else {}, "credential_provider": _profile()}
         return store.from_url(root, **common)

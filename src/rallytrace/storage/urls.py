@@ -29,12 +29,13 @@ def local_path(where: str | Path) -> Path | None:
 @dataclass(frozen=True)
 class Address:
     """A URL in parts: `root` is scheme and bucket or host, `key` the place below it, unquoted. The query of an
-    https:// address may hold a signature and is never shown."""
+    https:// address may hold a signature; that and `user` (name:password) are never shown."""
 
     scheme: str
     root: str
     key: str
     query: str = ""
+    user: str = ""
 
     def __str__(self) -> str:
         return f"{self.root}/{self.key}".rstrip("/")
@@ -49,11 +50,12 @@ def parse(url: str) -> Address:
         raise InputError(
             f"{url.partition('?')[0][:120]!r} is no URL of a store, expected {'://, '.join(SCHEMES)}://name"
         )
-    query = ""
+    query = user = ""
     if scheme in WEB:
         parts = urlsplit(url)
         key, query = unquote(parts.path), parts.query
-    return Address(scheme, f"{scheme}://{host.partition('?')[0]}", key.strip("/"), query)
+        user, _, host = host.rpartition("@")
+    return Address(scheme, f"{scheme}://{host.partition('?')[0]}", key.strip("/"), query, user)
 
 
 def check_key(key: str) -> str:

@@ -194,12 +194,7 @@ class Linker:
     """
 
     def __init__(
-        self,
-        source_wh: tuple[int, int],
-        *,
-        fill: int = 0,
-        reject: bool = True,
-        max_speed_px_s: float | None = None,
+        self, source_wh: tuple[int, int], *, fill: int = 0, reject: bool = True, max_speed_px_s: float | None = None
     ) -> None:
         if fill < 0 or min(source_wh) < 1:
             raise ValueError(f"fill must be >= 0 and source_wh positive, got {fill} and {source_wh}")

@@ -331,9 +331,11 @@ class _Stream:
 
     def info(self, start_s: float, first: av.VideoFrame) -> VideoInfo:
         check_size(first.width, first.height, self._path)
+        aspect = self._stream.sample_aspect_ratio or self._stream.codec_context.sample_aspect_ratio or Fraction(1)
         return VideoInfo(
             path=self._path,
             wh=upright_wh(first),
+            pixel_aspect=1 / aspect if rotation_deg(first) % 180 else aspect,
             fps=self._fps,
             n_frames=self._n_indexed - self._n_hidden or None,
             duration_s=self._duration_s,
@@ -346,14 +348,18 @@ class _Stream:
         )
 
     def frames(self) -> TimedFrames:
-        """Each decoded frame with its time. A frame without one, or one that goes back, comes 1/fps after the last."""
-        step_s, n, last_s, start_s = float(1 / self._fps), 0, 0.0, 0.0
+        """Each decoded frame with its time. A frame without one, or one that goes back, comes 1/fps after the last; one
+        that repeats a time halfway to where the next is due, so that this still comes later."""
+        step_s, n, last_s, start_s, true_s = float(1 / self._fps), 0, 0.0, 0.0, 0.0
         for frame in self._decoded():
             ticks = frame.dts if frame.pts is None else frame.pts
             pts_s = None if ticks is None else float(ticks * self._time_base)
             if pts_s is not None and n and pts_s <= last_s:
                 self._n_times += 1
-                pts_s = None
+                due_s = true_s + step_s
+                pts_s = (last_s + due_s) / 2 if pts_s == true_s and last_s < due_s else last_s + step_s
+            elif pts_s is not None:
+                true_s = pts_s
             if pts_s is None:
                 pts_s = last_s + step_s if n else 0.0
             start_s = start_s if n else pts_s
@@ -410,9 +416,8 @@ class _Stream:
             counts = f"pictures that could not be decoded: {self._n_errors}, damaged ones: {self._n_damaged}"
             self.problems.append(f"{counts}; the first near {self._first_error or at}")
         if self._n_times:
-            self.problems.append(
-                f"pictures whose time goes back: {self._n_times}; each is set 1/fps after the one before"
-            )
+            counts = f"pictures whose time repeats or goes back: {self._n_times}"
+            self.problems.append(f"{counts}; each is set 1/fps or less after the one before")
 
     def close(self) -> None:
         self._container.close()

@@ -54,14 +54,16 @@ class VideoWriter:
         crf: int = 23,
         preset: str = "veryfast",
         full_range: bool | None = None,
+        pixel_aspect: Fraction = Fraction(1),
     ) -> None:
         self.problems = []
         self._path, self._wh, self._fps, self._audio_from = Path(path), wh, fps, audio_from
         self._temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}.part")
+        self._pixel_aspect = pixel_aspect
         self._options, self._full_range = {"crf": str(crf), "preset": preset}, full_range
         self._container: OutputContainer | None = None
         self._sound: _Sound | None = None
-        self._last_ticks: int | None = None
+        self._last: tuple[float, int] | None = None  # pts_s and ticks
         self._scaler = VideoReformatter()
 
     def __enter__(self) -> Self:
@@ -75,12 +77,12 @@ class VideoWriter:
         """Append a picture of size `wh`, shown from `pts_s` on, which must grow. Raises ValueError, OutputError."""
         if picture.y.shape[::-1] != self._wh:
             raise ValueError(f"picture must be {self._wh} wide and high, got {picture.y.shape[::-1]}")
+        if self._last is not None and pts_s <= self._last[0]:
+            raise ValueError(f"pts_s must grow, got {pts_s} after {self._last[0]}")
         ticks = round(pts_s * TICKS_PER_S)
-        if self._last_ticks is not None and ticks <= self._last_ticks:
-            raise ValueError(
-                f"pts_s must grow by 1/{TICKS_PER_S} s, got {pts_s} after {self._last_ticks / TICKS_PER_S}"
-            )
-        self._last_ticks = ticks
+        if self._last is not None:  # a source may have finer times than a video can say
+            ticks = max(ticks, self._last[1] + 1)
+        self._last = pts_s, ticks
         with self._output_errors():
             container = self._container or self._open(picture.full_range)
             frame = self._in_range(frame_of_yuv(picture))
@@ -98,7 +100,7 @@ class VideoWriter:
         context = self._stream.codec_context
         w, h = self._wh
         context.width, context.height, context.pix_fmt = w + w % 2, h + h % 2, "yuv420p"
-        context.time_base = Fraction(1, TICKS_PER_S)
+        context.time_base, context.sample_aspect_ratio = Fraction(1, TICKS_PER_S), self._pixel_aspect
         context.color_range = FULL if self._full_range else LIMITED
         # 1 is BT.709 and 6 BT.601 in each of FFmpeg's three lists
         colour = 1 if default_matrix(self._wh) is Colorspace.ITU709 else 6
