@@ -97,13 +97,13 @@ def clip(name: str) -> Path:
     elif name == REMUXED:
         ffmpeg("-i", clip("h264-variable.mp4"), "-c", "copy", path)
     elif name in TURNED:
-        _turn(clip("h264-bframes.mp4"), path, *TURNED[name])
+        turn(clip("h264-bframes.mp4"), path, *TURNED[name])
     else:
         ffmpeg(*RECIPES[name], path)
     return path
 
 
-def _turn(source: Path, path: Path, degrees: int, mirrored: bool) -> None:
+def turn(source: Path, path: Path, degrees: int, mirrored: bool) -> None:
     """A copy of `source` with a display matrix. Muxed by PyAV: the options of ffmpeg's tool vary with its version."""
     with av.open(str(source)) as old, av.open(str(path), "w") as new:
         stream = new.add_stream_from_template(old.streams.video[0])

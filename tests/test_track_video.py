@@ -17,6 +17,7 @@ from rallytrace.errors import OutputError
 from rallytrace.track import TrackResult, output_paths
 from rallytrace.types import BallPoint, Clip, Yuv
 
+from .clips import SOURCE, X264, ffmpeg, probe_json, turn
 from .networks import Brightest
 
 
@@ -53,6 +54,17 @@ def test_csv_and_video_agree_with_the_labels(rally: Clip, tracked: TrackResult) 
             close += point.xy is not None and np.hypot(point.xy[0] - label.xy[0], point.xy[1] - label.xy[1]) < 10
     assert visible > 10
     assert close / visible > 0.5
+
+
+@pytest.mark.parametrize(("turned", "aspect"), [(0, "64:45"), (90, "45:64")])
+def test_pixels_that_are_not_square_stay_so(tmp_path: Path, turned: int, aspect: str) -> None:
+    """As in 720x576 at 16:9."""
+    ffmpeg(*SOURCE, "-vf", "setsar=64/45", *X264, tmp_path / "wide.mp4")
+    turn(tmp_path / "wide.mp4", tmp_path / "wide2.mp4", turned, mirrored=False)
+    found = track_video(tmp_path / "wide2.mp4", tmp_path, network=Brightest())
+    assert found.video
+    (stream,) = probe_json(found.video, "-show_streams")["streams"]
+    assert stream["sample_aspect_ratio"] == aspect
 
 
 def test_annotated_video_has_the_input_s_frames_and_times(rally: Clip, tracked: TrackResult) -> None:

@@ -288,6 +288,15 @@ def test_a_really_full_disk_leaves_nothing(tmp_path: Path) -> None:
         assert list(tmp_path.iterdir()) == []
 
 
+def test_times_finer_than_a_tick_keep_their_order(tmp_path: Path) -> None:
+    with VideoWriter(tmp_path / "out.mp4", WH, FPS) as writer:
+        for n, pts_s in enumerate((1.0, 1.000_001, 1.000_002, 2.0)):
+            writer.write(noise(n), pts_s)
+    with read(tmp_path / "out.mp4") as reader:
+        times = [frame.pts_s for frame in reader]
+    assert times == pytest.approx([1.0, 1.0 + 1 / 90_000, 1.0 + 2 / 90_000, 2.0], abs=1e-6)
+
+
 def test_misuse_is_an_error_at_once(tmp_path: Path) -> None:
     with VideoWriter(tmp_path / "out.mp4", WH, FPS) as writer:
         writer.write(noise(0), 1.0)

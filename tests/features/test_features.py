@@ -26,6 +26,7 @@ from rallytrace.evaluate import evaluate_clips
 from rallytrace.features import (
     PrepareOptions,
     Recording,
+    load_data,
     load_features,
     prepare,
     processes,
@@ -241,6 +242,12 @@ def test_a_rerun_makes_only_what_is_missing_or_changed(tiny: Path, features: Pat
     assert {Path(name).stem for name in made} == {"b", "c"}
     assert set(files(out)) == set(files(features))
     assert 0 not in load_features(out)[1].labels
+
+
+def test_two_folders_with_a_clip_of_one_name_are_refused(tiny: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny, tmp_path / "tennis")
+    with pytest.raises(InputError, match=r"2 clips of .*tennis are called a: rename"):
+        load_data([tiny, tmp_path / "tennis"])
 
 
 def test_what_is_nobody_s_clip_stays(tiny: Path, tmp_path: Path) -> None:
