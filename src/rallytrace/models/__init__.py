@@ -70,7 +70,6 @@ class ModelSpec:
             raise ModelError(f"not the description of a rallytrace network: {text[:80]!r} ({error})") from error
 
 
-_NARROW = (16, 32, 64, 96)
 _RALLYNET = ModelSpec(
     name="rallynet",
     arch="rallytrace.models.rallynet:RallyNet",

@@ -37,9 +37,10 @@ class VideoWriter:
     path: the file, replaced if it exists. wh: size of the pictures; where a side is odd, which H.264 4:2:0 cannot be,
     its last column or row is repeated once. fps: nominal rate, for players; times are those given to `write`.
     audio_from: a video whose first sound is kept at its times: the same packets, or AAC where mp4 has no room for its
-    codec. crf, preset: of x264. full_range: of the file; that of the first picture when None. Colours are flagged
-    BT.709 or BT.601 by size, as `Frame.picture` has them. `problems` says what became of unreadable sound.
-    Raises OutputError where the file cannot be written.
+    codec. crf, preset: of x264. full_range: of the file; that of the first picture when None. pixel_aspect: width
+    to height of a pixel, by which players stretch the picture. Colours are flagged BT.709 or BT.601 by size, as
+    `Frame.picture` has them. `problems` says what became of unreadable sound. Raises OutputError where the file cannot
+    be written.
     """
 
     problems: list[str]
