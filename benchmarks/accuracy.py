@@ -25,7 +25,8 @@ from rallytrace.types import Clip
 
 ABOUT = """Badminton val (Osaka, 2 clips, 1,170 frames, labels of TrackNetV3), unseen in training: whole clips, nothing
 trimmed, filled or rejected, scored by the same code. `4@288` is 4 px of a 512x288 picture, `4@source` 4 px of the 720p
-source. CPU-ms are of the network alone on one thread of an AVX-512 machine. All but the bundled networks were trained
+source. Each picture's highest peak alone, without the path that `track` takes. CPU-ms are of the network alone on one
+thread of an AVX-512 machine, on one day: compare them. All but the bundled networks were trained
 by the same loop on the same 33 clips on one core (`runs/experiments.py`): what they reach in minutes is not what they
 can reach, but what the same time gives. Made by `python benchmarks/accuracy.py`; see there.
 """
@@ -84,10 +85,16 @@ def plot(results: list[Result]) -> str:
     for ms in (2, 5, 10, 50, 100, 500, 1000):
         x = edge + (math.log10(ms) - low) / (top - low) * (wide - 2 * edge)
         parts.append(f'<text x="{x:.1f}" y="{high - edge + 18}" text-anchor="middle">{ms}</text>')
-    for r in results:
-        x, y = place(r)
+    lowest = 0.0  # names stand below each other, and a line leads to each
+    for x, y, r in sorted(((*place(r), r) for r in results), key=lambda each: -each[0]):
+        if x > wide * 0.7:
+            at, below, anchor = x - 14, y - 12, "end"
+        else:
+            at, below, anchor = x + 14, max(y + 24, lowest + 18), "start"
+            lowest = below
+        parts.append(f'<path d="M{x:.1f} {y:.1f}L{at:.1f} {below - 4:.1f}" stroke="#0a66c2"/>')
         parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="#0a66c2"/>')
-        parts.append(f'<text x="{x + 10:.1f}" y="{y + 4:.1f}">{r.name} {r.f1_288:.3f}</text>')
+        parts.append(f'<text x="{at:.1f}" y="{below:.1f}" text-anchor="{anchor}">{r.name} {r.f1_288:.3f}</text>')
     parts.append(
         f'<text x="{wide / 2}" y="{high - 12}" text-anchor="middle">CPU-ms a frame, one thread (logarithmic)</text>'
     )
