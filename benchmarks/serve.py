@@ -1,10 +1,10 @@
-"""What the server gives: both wire formats on one server, many live sessions at once, and memory over time.
+"""What the server gives: the network on CPU and GPU, both wire formats on one server, many live sessions at once.
 
-    python benchmarks/serve.py [--sessions 16] [--seconds 20] [--soak 0] [--threads N] [--workers N] [--device auto]
+    python benchmarks/serve.py [--sessions 16] [--seconds 20] [--threads N] [--workers N] [--device auto]
 
 Wire formats: bytes and time per frame of our stream (JPEG) and of the AWS sample's client (JSON of three frames), for
-the same pictures and network. Sessions: frames per second of each, all sending as fast as they may. Soak: resident
-memory of the server over that many seconds of sessions, with its slope. All on one machine; quote the ratios.
+the same pictures and network. Sessions: frames per second of each, all sending as fast as they may. All on one machine;
+quote the ratios. Memory over time: benchmarks/endpoint.py --soak.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 from websockets.asyncio.client import connect
 
-from rallytrace import RallyOptions, make_clip, video
+from rallytrace import RallyOptions, RallytraceError, load_network, make_clip, video
 from rallytrace.serve import protocol
 from rallytrace.serve.protocol import Done, End, Points, Start, Started
 from rallytrace.types import Image
@@ -34,8 +34,8 @@ CLIP = RallyOptions(wh=(512, 288), seconds=4.0, seed=3)
 
 
 @contextmanager
-def serving(*arguments: str) -> Iterator[tuple[str, int]]:
-    """URL and process id of a warm server."""
+def serving(*arguments: str) -> Iterator[str]:
+    """URL of a warm server."""
     command = [sys.executable, "-m", "rallytrace", "serve", "--port", "0", *arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert process.stdout is not None
@@ -47,7 +47,7 @@ def serving(*arguments: str) -> Iterator[tuple[str, int]]:
                 break
             except OSError:
                 time.sleep(0.1)
-        yield url, process.pid
+        yield url
     finally:
         process.terminate()
         process.wait(60)
@@ -112,34 +112,33 @@ def sessions(url: str, jpegs: list[bytes], count: int, seconds: float) -> None:
     )
 
 
-def resident_mb(pid: int) -> float:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / 1e6
-
-
-def soak(url: str, pid: int, jpegs: list[bytes], seconds: float) -> None:
-    """Four sessions at a time, of 10 s each, again and again."""
-    times, sizes, began = [], [], time.monotonic()
-
-    async def four() -> None:
-        until = time.perf_counter() + 10
-        await asyncio.gather(*(stream(url, jpegs, "accurate", until, True) for _ in range(4)))
-
-    while time.monotonic() - began < seconds:
-        asyncio.run(four())
-        times.append(time.monotonic() - began)
-        sizes.append(resident_mb(pid))
-    settled = len(times) // 4  # pools and caches fill first
-    slope = np.polyfit(times[settled:], sizes[settled:], 1)[0] * 60 if len(times) - settled > 2 else float("nan")
-    print(
-        f"soak of {seconds:.0f} s:        {sizes[0]:.0f} MB at first, {sizes[-1]:.0f} MB at last, {slope:+.2f} MB/min"
-    )
+def devices() -> None:
+    """What a window of `accurate` takes on each device that is here, and for the other the reason why it is not."""
+    taken: dict[str, float] = {}
+    for device in ("cpu", "cuda"):
+        try:
+            network = load_network("accurate", device=device)
+        except RallytraceError as error:
+            print(f"{device}: {error}")
+            continue
+        spec = network.spec
+        window = np.random.default_rng(0).integers(0, 256, (1, spec.channels, *spec.size_wh[::-1]), np.uint8)
+        network.run(window)
+        times = []
+        for _ in range(30):
+            began = time.perf_counter()
+            network.run(window)
+            times.append(time.perf_counter() - began)
+        taken[device] = statistics.median(times) * 1000
+        print(f"{device}: {taken[device]:.1f} ms a window of {spec.outputs} frames")
+    if len(taken) == 2:
+        print(f"the GPU is {taken['cpu'] / taken['cuda']:.1f} times as quick")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sessions", type=int, default=16)
     parser.add_argument("--seconds", type=float, default=20)
-    parser.add_argument("--soak", type=float, default=0)
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--device", default="auto")
@@ -155,11 +154,10 @@ def main() -> None:
         path.unlink()
     small = [video.encode_jpeg(picture, 75) for picture in pictures]
     threads = () if given.threads is None else ("--threads", str(given.threads))
-    with serving("--workers", str(given.workers), "--device", given.device, *threads) as (url, pid):
+    devices()
+    with serving("--workers", str(given.workers), "--device", given.device, *threads) as url:
         wire_formats(url, pictures, small, given.seconds)
         sessions(url, large, given.sessions, given.seconds)
-        if given.soak:
-            soak(url, pid, large, given.soak)
 
 
 if __name__ == "__main__":
