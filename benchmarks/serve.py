@@ -25,6 +25,10 @@ from pathlib import Path
 import numpy as np
 from websockets.asyncio.client import connect
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from runs.cost import frame_ms
+
 from rallytrace import RallyOptions, RallytraceError, load_network, make_clip, video
 from rallytrace.serve import protocol
 from rallytrace.serve.protocol import Done, End, Points, Start, Started
@@ -113,7 +117,7 @@ def sessions(url: str, jpegs: list[bytes], count: int, seconds: float) -> None:
 
 
 def devices() -> None:
-    """What a window of `accurate` takes on each device that is here, and for the other the reason why it is not."""
+    """What a frame of `accurate` takes on each device that is here, and for the other the reason why it is not."""
     taken: dict[str, float] = {}
     for device in ("cpu", "cuda"):
         try:
@@ -121,16 +125,8 @@ def devices() -> None:
         except RallytraceError as error:
             print(f"{device}: {error}")
             continue
-        spec = network.spec
-        window = np.random.default_rng(0).integers(0, 256, (1, spec.channels, *spec.size_wh[::-1]), np.uint8)
-        network.run(window)
-        times = []
-        for _ in range(30):
-            began = time.perf_counter()
-            network.run(window)
-            times.append(time.perf_counter() - began)
-        taken[device] = statistics.median(times) * 1000
-        print(f"{device}: {taken[device]:.1f} ms a window of {spec.outputs} frames")
+        taken[device] = frame_ms(network, time.perf_counter)
+        print(f"{device}: {taken[device]:.1f} ms a frame of the network alone")
     if len(taken) == 2:
         print(f"the GPU is {taken['cpu'] / taken['cuda']:.1f} times as quick")
 

@@ -235,7 +235,8 @@ def test_a_rerun_makes_only_what_is_missing_or_changed(tiny: Path, features: Pat
     (out / "shards" / "c.parquet").unlink()
     for suffix in (".tar", ".json"):
         (out / "shards" / "stranger").with_suffix(suffix).write_bytes(b"left by another job")
-    (out / "shards" / ".a.tar.77.partial").write_bytes(b"left by a killed one")
+    for name in ("shards/.a.tar.77.partial", ".manifest.json.77.partial", ".contact_sheet.png.77.partial"):
+        (out / name).write_bytes(b"left by a killed one")
     stamps = {path.name: path.stat().st_mtime_ns for path in (out / "shards").iterdir()}
     prepare(source, out, OPTIONS)
     made = {path.name for path in (out / "shards").iterdir() if path.stat().st_mtime_ns != stamps.get(path.name)}

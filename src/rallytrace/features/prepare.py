@@ -168,5 +168,6 @@ def _clean(store: storage.Store, out: str | Path, made: Sequence[Json]) -> None:
         if re.fullmatch(r"arrays/[xy]_data_\d+\.npy", key) or (unit and f"{unit[1]}.json" in keys):
             store.delete(key)
     if not storage.is_url(out):
-        for left in (left for below in ("shards", "arrays") for left in (Path(out) / below).glob(".*.partial")):
-            left.unlink(missing_ok=True)
+        for pattern in ("shards/.*.partial", "arrays/.*.partial", f".{MANIFEST}.*.partial", f".{SHEET}.*.partial"):
+            for left in Path(out).glob(pattern):
+                left.unlink(missing_ok=True)
