@@ -32,7 +32,7 @@ class Request:
 
     def check(self) -> None:
         """Against the service's own description of the call; nothing is sent. Raises InputError."""
-        from botocore import validate, xform_name  # type: ignore[import-untyped]
+        from botocore import validate, xform_name
 
         model = _model(self.service)
         name = next(name for name in model.operation_names if xform_name(name) == self.operation)

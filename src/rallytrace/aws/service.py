@@ -49,8 +49,8 @@ class Found:
 def connect(service: str, region: str | None = None) -> Any:
     """A boto3 client with the credentials of the platform. Raises EndpointError, MissingDependency."""
     try:
-        import boto3  # type: ignore[import-untyped]
-        from botocore.config import Config  # type: ignore[import-untyped]
+        import boto3
+        from botocore.config import Config
     except ImportError as error:
         raise MissingDependency(f"aws needs {error.name}: pip install 'rallytrace[aws]'") from None
     with aws_errors(service):
@@ -61,7 +61,7 @@ def connect(service: str, region: str | None = None) -> Any:
 @contextmanager
 def aws_errors(what: str) -> Iterator[None]:
     """Raises EndpointError for what AWS or botocore complains of."""
-    from botocore import exceptions as wrong  # type: ignore[import-untyped]
+    from botocore import exceptions as wrong
 
     try:
         yield
@@ -97,7 +97,7 @@ def find(name: str, region: str | None) -> Found:
 
 def describe(kind: str, name: str, region: str | None) -> Found | None:
     """None where there is none of that kind. Raises EndpointError."""
-    from botocore.exceptions import ClientError  # type: ignore[import-untyped]
+    from botocore.exceptions import ClientError
 
     client = connect("sagemaker", region)
     with aws_errors(f"describe {name}"):

@@ -170,7 +170,7 @@ class Remote:
         pieces = _pieces(data, part, digest, on_progress)
         with self._writing(key):
             large = size > part and self._address.scheme == "s3" and isinstance(data, Path)
-            if large and (bucket := multipart.bucket(self._address.root, self._endpoint, _profile())):
+            if large and (bucket := multipart.bucket(self._address.root, self._endpoint)):
                 try:
                     bucket.put(self._at(key), pieces, part, digest, tags)
                 except multipart.Refused as error:  # 404: another process finished it, or an answer was lost
@@ -336,7 +336,7 @@ MEANINGS: tuple[tuple[str, type[RallytraceError], str], ...] = (
     (r"status code: 404|at location .* not found", MissingObject, "it does not exist: check the name"),
     (r"status code: 40[13]", InputError, "the store refuses these credentials ({}); check them, and the region"),
     (
-        r"redirect without LOCATION|AuthorizationHeaderMalformed",
+        r"redirect without LOCATION|AuthorizationHeaderMalformed|PermanentRedirect",
         InputError,
         "the bucket is in another region; set AWS_REGION",
     ),
