@@ -6,6 +6,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+import rallytrace.telemetry  # noqa: F401 - before all that may import onnxruntime
 from rallytrace.annotate import Style
 from rallytrace.errors import (
     EndpointError,

@@ -15,6 +15,8 @@ from rallytrace.models import ModelSpec
 from rallytrace.runtime import Device, Floats
 from rallytrace.types import Image
 
+ort.disable_telemetry_events()  # where another program imported it before rallytrace
+
 SPEC_KEY, ORIGIN_KEY = "rallytrace.spec", "rallytrace.origin"  # both JSON
 
 
