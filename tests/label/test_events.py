@@ -422,3 +422,51 @@ def test_what_is_exported_finds_its_video_again(book: LabelBook, admin: User) ->
     job = jobs.create_job(book, admin, name="rallies", video_ids=[video.id for video in videos])
     sets = label_sets(job_labels(book, job.id))
     assert [[is_of(each, name) for name in names] for each in sets] == [[True, False], [False, True]]
+
+
+def test_a_revision_that_nobody_was_shown_is_no_ticket(
+    book: LabelBook, mine: Task, bob: User, person: Person, clock: Any
+) -> None:
+    """A script may claim any base revision: a label of another is overwritten by who saw it alone."""
+    eve = person("eve")
+    rev = append(book, bob, mine.id, "bob's", [said(frame, (50.0, 50.0)) for frame in range(5)]).rev
+    clock.now += jobs.LEASE_S + 1
+    jobs.claim(book, eve, mine.id)
+
+    def sent(frame: int, base_rev: int) -> Any:
+        event = said(frame, base_rev=base_rev)
+        return append(book, eve, mine.id, "eve's", [event], checked=True)
+
+    answered = sent(9, 0).rev
+    assert answered > rev
+    for frame, claimed in enumerate((2**53, rev + 1000, rev, answered)):
+        assert [one.frame for one in sent(frame, claimed).conflicts] == [frame], claimed
+    assert append(book, eve, mine.id, "eve's", [said(4, base_rev=2**53)]).conflicts, "nor where nothing is checked"
+    assert {label.x for frame, label in task_labels(book, mine.id).items() if frame < 5} == {50.0}
+    assert labels(book, eve, mine.id, since=2**40) == (2**40, [])
+    latest = append(book, bob, mine.id, "bob's", [said(10), said(11)]).rev
+    assert [one.frame for one in labels(book, eve, mine.id, since=latest - 1)[1]] == [11]
+    assert sent(10, latest).conflicts, "she skipped it"
+    assert labels(book, eve, mine.id)[0] == latest
+    assert sent(11, latest).acked
+    fresh = append(book, bob, mine.id, "bob's", [said(12, (60.0, 60.0))]).rev
+    assert sent(12, fresh).conflicts, "it came after she looked"
+    assert sent(12, fresh).acked, "the conflict showed her the label"
+
+
+def test_who_declined_a_task_is_out_of_it(book: LabelBook, mine: Task, bob: User, admin: User, clock: Any) -> None:
+    append(book, bob, mine.id, "tab", [said(1)])
+    jobs.decline(book, bob, mine.id, "too dark")
+    clock.now += 60
+    for call in (
+        lambda: append(book, bob, mine.id, "tab", [said(2)]),
+        lambda: labels(book, bob, mine.id),
+        lambda: jobs.add_active(book, bob, mine.id, 1),
+        lambda: jobs.claim(book, bob, mine.id),
+        lambda: jobs.submit(book, bob, mine.id),
+    ):
+        with pytest.raises(NotFound):
+            call()
+    assert set(task_labels(book, mine.id)) == {1}
+    jobs.assign(book, admin, mine.id, bob.id)
+    assert append(book, bob, mine.id, "tab", [said(2)]).acked, "an admin gave it back"

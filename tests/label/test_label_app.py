@@ -92,6 +92,9 @@ def test_a_script_works_with_a_token(site: Site) -> None:
     assert "token" not in script.get("/api/tokens").json()[0]
     assert admin.delete(f"/api/tokens/{made['id']}").json() == {"ok": True}
     assert error_of(script.get("/api/me")) == (401, "bad_token")
+    of_bob = site.person("Bob").post("/api/tokens", json={"name": "import"}).json()
+    assert [(token["user"], token["name"]) for token in admin.get("/api/tokens").json()] == [("Bob", "import")]
+    assert admin.delete(f"/api/tokens/{of_bob['id']}").json() == {"ok": True}
 
 
 def test_an_upload_becomes_a_video(site: Site) -> None:

@@ -289,6 +289,91 @@ def test_tokens_for_scripts(book: LabelBook, admin: User, person: Person) -> Non
     assert team.token_user(book, secret) is None
 
 
+def test_admins_see_and_revoke_the_tokens_of_all(book: LabelBook, admin: User, person: Person) -> None:
+    bob, eve = person("bob"), person("eve")
+    made = [team.create_token(book, user, "script")[0] for user in (bob, eve, admin)]
+    assert team.tokens(book, admin) == made
+    assert team.tokens(book, eve) == [made[1]]
+    team.revoke_token(book, admin, made[0].id)
+    assert team.tokens(book, bob) == []
+    for _ in range(team.MAX_TOKENS - 1):
+        team.create_token(book, admin, "script")
+    with pytest.raises(BookError, match="delete one first"):
+        team.create_token(book, admin, "script")
+
+
+def test_a_new_password_ends_the_tokens_too(book: LabelBook, ada: User, person: Person) -> None:
+    _, secret = team.create_token(book, ada, "script")
+    _, of_bob = team.create_token(book, person("bob"), "script")
+    team.change_password(book, ada, PASSWORD, "another password")
+    assert team.token_user(book, secret) is None
+    assert team.tokens(book, person("cy")) == []
+    assert team.token_user(book, of_bob) is not None
+
+
+def test_who_left_comes_back_with_nothing(book: LabelBook, ada: User, person: Person) -> None:
+    """No token, and no invitation written to oneself before."""
+    eve = person("eve", "admin")
+    _, secret = team.create_token(book, eve, "script")
+    _, way_back = team.create_invite(book, eve, "admin")
+    _, of_ada = team.create_invite(book, ada, "annotator")
+    team.change_user(book, ada, eve.id, active=False)
+    with pytest.raises(NotFound):
+        team.accept_invite(book, way_back, "Eve again", PASSWORD)
+    team.change_user(book, ada, eve.id, active=True)
+    assert team.token_user(book, secret) is None
+    _, way_up = team.create_invite(book, eve, "admin")
+    team.change_user(book, ada, eve.id, role="annotator")
+    with pytest.raises(NotFound):
+        team.accept_invite(book, way_up, "Eve again", PASSWORD)
+    assert team.accept_invite(book, of_ada, "Cy", PASSWORD).role == "annotator"
+
+
+def test_a_lost_sole_admin_is_rescued(book: LabelBook, ada: User, person: Person) -> None:
+    session, (_, secret) = team.open_session(book, ada), team.create_token(book, ada, "script")
+    with suppress(BookError):
+        for _ in range(20):
+            team.log_in(book, "ada", "a guess that fails", "10.0.0.1")
+    with pytest.raises(NotFound, match="expected one of: Ada"):
+        team.reset_password(book, "eve", "another password")
+    with pytest.raises(BookError, match="10 to 200"):
+        team.reset_password(book, "ada", "short")
+    assert team.reset_password(book, " ADA", "another password") == ada
+    assert team.session_user(book, session.token) is None
+    assert team.token_user(book, secret) is None
+    assert team.log_in(book, "Ada", "another password", "10.0.0.2").user == ada, "guesses do not keep her out"
+    bob = person("bob")
+    team.change_user(book, ada, bob.id, active=False)
+    assert team.reset_password(book, "bob", "another password").active is False
+    raised = team.reset_password(book, "bob", "another password", admin=True)
+    assert (raised.role, raised.active) == ("admin", True)
+
+
+def test_guesses_of_others_do_not_lock_out_who_is_known_there(book: LabelBook, ada: User, clock: Clock) -> None:
+    """Per account and real address: neither a crowd behind one address nor guesses from everywhere shut all out."""
+
+    def guess(name: str, address: str | None) -> None:
+        with suppress(BookError):
+            team.log_in(book, name, "a guess that fails", address)
+
+    team.log_in(book, "ada", PASSWORD, "10.0.0.1")
+    for i in range(40):
+        guess(f"name {i}", "10.0.0.1")
+        guess("ada", f"10.0.1.{i}")
+    with pytest.raises(Throttled):
+        team.log_in(book, "ada", PASSWORD, "10.0.0.9")
+    assert team.log_in(book, "ada", PASSWORD, "10.0.0.1").user == ada
+    for _ in range(10):
+        guess("ada", "10.0.0.1")
+    with pytest.raises(Throttled):  # somebody sits at her desk
+        team.log_in(book, "ada", PASSWORD, "10.0.0.1")
+    clock.now += team.USUAL_S
+    assert team.log_in(book, "ada", PASSWORD, "10.0.0.1").user == ada
+    for i in range(40):  # an address that nobody knows is nobody's: the name alone counts
+        guess(f"name {i}", None)
+    assert team.log_in(book, "ada", PASSWORD, None).user == ada
+
+
 def test_a_stolen_book_holds_no_secret(book: LabelBook, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(team, "PasswordHasher", ARGON2)
     token = team.setup_token(book)

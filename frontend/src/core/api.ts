@@ -109,6 +109,18 @@ export async function api<T = unknown>(method: string, path: string, body?: unkn
   return (text ? JSON.parse(text) : undefined) as T;
 }
 
+const PAGE = 1000; // rows, the most that the server gives at once
+
+/** All rows of a list, page after page. Raises ApiError. */
+export async function every<T extends { id: number }>(path: string): Promise<T[]> {
+  const rows: T[] = [];
+  for (;;) {
+    const page = await api<T[]>("GET", `${path}${path.includes("?") ? "&" : "?"}limit=${PAGE}&after=${rows.at(-1)?.id ?? 0}`);
+    rows.push(...page);
+    if (page.length < PAGE) return rows;
+  }
+}
+
 /** A binary answer, as it streams in. Raises ApiError. */
 export async function stream(path: string, signal: AbortSignal): Promise<Response> {
   const response = await send("GET", path, undefined, signal);

@@ -131,5 +131,5 @@ export interface Proposals { model: string | null; state: string; progress: numb
 export type QueueBy = "unlabelled" | "score" | "jump" | "residual" | "disagreement" | "model";
 export interface Prelabel { id: number; video: number; model: string; state: string; progress: number; error: string | null }
 export interface Invite { id: number; role: Role; expires_s?: number; used?: boolean; url?: string; token?: string }
-export interface ApiToken { id: number; name: string; token?: string }
+export interface ApiToken { id: number; name: string; user: string; user_id: number; created: number; token?: string }
 export interface Format { name: string; title: string; extensions: string[]; can_read: boolean; can_write: boolean }

@@ -1,14 +1,14 @@
 /** Where an annotator starts: the next task, his own, those that wait for a review. */
 
 import type { JSX } from "preact";
-import { api, ApiError } from "../core/api";
+import { api, ApiError, every } from "../core/api";
 import type { Task, User } from "../core/types";
 import { Badge, Bar, Empty, Problem, useAction, useLoad } from "./widgets";
 
 const ORDER = ["returned", "claimed", "submitted", "approved", "declined"];
 
 export function HomeView({ user }: { user: User }): JSX.Element {
-  const { data: tasks, error, reload } = useLoad(() => api<Task[]>("GET", "/api/tasks?mine=1"), 20_000);
+  const { data: tasks, error, reload } = useLoad(() => every<Task>("/api/tasks?mine=1"), 20_000);
   const reviews = user.role !== "annotator";
   const { busy, error: failed, act, say } = useAction();
   const next = (): void =>
@@ -63,7 +63,7 @@ export function HomeView({ user }: { user: User }): JSX.Element {
 }
 
 function ToReview(): JSX.Element | null {
-  const { data } = useLoad(() => api<Task[]>("GET", "/api/tasks?state=submitted"), 20_000);
+  const { data } = useLoad(() => every<Task>("/api/tasks?state=submitted"), 20_000);
   if (!data || data.length === 0) return null;
   return (
     <>

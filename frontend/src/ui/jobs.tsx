@@ -2,13 +2,13 @@
 
 import type { JSX } from "preact";
 import { useRef, useState } from "preact/hooks";
-import { api } from "../core/api";
+import { api, every } from "../core/api";
 import type { Agreement, Consensus, Format, Job, JobKind, PairAgreement, Task, User } from "../core/types";
 import { NewJob } from "./newjob";
 import { Badge, Bar, count, duration, Empty, Problem, useAction, useLoad } from "./widgets";
 
 export function JobsView({ user }: { user: User }): JSX.Element {
-  const { data: jobs, error, reload } = useLoad(() => api<Job[]>("GET", "/api/jobs"), 15_000);
+  const { data: jobs, error, reload } = useLoad(() => every<Job>("/api/jobs"), 15_000);
   const [making, setMaking] = useState(false);
   return (
     <main class="page">
@@ -60,7 +60,7 @@ export const KINDS: Record<JobKind, string> = {
 
 export function JobView({ id, user }: { id: number; user: User }): JSX.Element {
   const { data: job, error, reload } = useLoad(() => api<Job>("GET", `/api/jobs/${id}`), 10_000);
-  const { data: tasks, reload: reloadTasks } = useLoad(() => api<Task[]>("GET", `/api/tasks?job=${id}`), 10_000);
+  const { data: tasks, reload: reloadTasks } = useLoad(() => every<Task>(`/api/tasks?job=${id}${user.role === "annotator" ? "&mine=1" : ""}`), 10_000);
   const { data: people } = useLoad(() => api<User[]>("GET", "/api/users"));
   if (!job) return <main class="page">{error ? <Problem text={error} /> : ""}</main>;
   const { progress } = job;

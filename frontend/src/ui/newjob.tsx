@@ -2,13 +2,13 @@
 
 import type { JSX } from "preact";
 import { useState } from "preact/hooks";
-import { api } from "../core/api";
+import { api, every } from "../core/api";
 import type { JobKind, Video } from "../core/types";
 import { KINDS } from "./jobs";
 import { Dialog, Field, Problem, useAction, useLoad } from "./widgets";
 
 export function NewJob({ onClose }: { onClose: () => void }): JSX.Element {
-  const { data: videos } = useLoad(() => api<Video[]>("GET", "/api/videos"));
+  const { data: videos } = useLoad(() => every<Video>("/api/videos"));
   const [name, setName] = useState("");
   const [instructions, setInstructions] = useState("Mark the middle of the ball in every frame, the middle of the streak where it is blurred. No ball in sight: press N.");
   const [kind, setKind] = useState<JobKind>("label");

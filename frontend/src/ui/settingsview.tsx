@@ -93,14 +93,16 @@ function Password(): JSX.Element {
           Change
         </button>
       </form>
-      {done && <p role="status">Changed. Other sessions of yours have ended.</p>}
+      {done && <p role="status">Changed. Your other sessions and your API tokens have ended.</p>}
       <Problem text={error} />
     </section>
   );
 }
 
 function Tokens(): JSX.Element {
-  const { data: tokens, reload } = useLoad(() => api<ApiToken[]>("GET", "/api/tokens"));
+  const user = useSignal(session.user);
+  const { data, reload } = useLoad(() => api<ApiToken[]>("GET", "/api/tokens"));
+  const tokens = data?.filter((token) => token.user_id === user?.id); // an admin sees everybody's
   const [name, setName] = useState("");
   const [made, setMade] = useState("");
   const { busy, error, act } = useAction();

@@ -3,7 +3,7 @@
 import type { JSX } from "preact";
 import { useState } from "preact/hooks";
 import { api } from "../core/api";
-import type { Invite, Role, User } from "../core/types";
+import type { ApiToken, Invite, Role, User } from "../core/types";
 import { Badge, Copy, Problem, useAction, useLoad } from "./widgets";
 
 const ROLES: Role[] = ["annotator", "reviewer", "admin"];
@@ -61,6 +61,7 @@ export function TeamView(): JSX.Element {
         </table>
       </section>
       <Invitations />
+      <Tokens />
     </main>
   );
 }
@@ -100,6 +101,29 @@ function Invitations(): JSX.Element {
           ))}
         </ul>
       )}
+    </section>
+  );
+}
+
+function Tokens(): JSX.Element | null {
+  const { data: tokens, reload } = useLoad(() => api<ApiToken[]>("GET", "/api/tokens"));
+  const { error, act } = useAction();
+  if (!tokens || tokens.length === 0) return null;
+  return (
+    <section class="card">
+      <h2>API tokens</h2>
+      <p class="hint">A token can do what its owner can do. Tokens end with a new password.</p>
+      <Problem text={error} />
+      <ul class="plain">
+        {tokens.map((token) => (
+          <li key={token.id} class="inline">
+            <bdi>{token.user}</bdi> <b>{token.name}</b> <span class="hint">since {new Date(1000 * token.created).toLocaleDateString()}</span>
+            <button class="quiet" onClick={() => act(() => api("DELETE", `/api/tokens/${token.id}`).then(reload))}>
+              Revoke
+            </button>
+          </li>
+        ))}
+      </ul>
     </section>
   );
 }

@@ -2,15 +2,15 @@
 
 import type { JSX } from "preact";
 import { useRef, useState } from "preact/hooks";
-import { api, messageOf, upload } from "../core/api";
+import { api, every, messageOf, upload } from "../core/api";
 import type { Prelabel, User, Video } from "../core/types";
 import { Badge, Bar, Empty, Problem, rateOf, useAction, useLoad } from "./widgets";
 
 interface Sending { name: string; share: number; error: string }
 
 export function VideosView({ user }: { user: User }): JSX.Element {
-  const { data: videos, error, reload } = useLoad(() => api<Video[]>("GET", "/api/videos"), 3000);
-  const { data: runs, reload: reloadRuns } = useLoad(() => api<Prelabel[]>("GET", "/api/prelabel"), 3000);
+  const { data: videos, error, reload } = useLoad(() => every<Video>("/api/videos"), 3000);
+  const { data: runs, reload: reloadRuns } = useLoad(() => every<Prelabel>("/api/prelabel"), 3000);
   const [sending, setSending] = useState<Sending[]>([]);
   const [over, setOver] = useState(false);
   const input = useRef<HTMLInputElement>(null);

@@ -183,18 +183,23 @@ def _finished(book: LabelBook, by: User, job_id: int) -> dict[int, dict[int, dic
 def gold_scores(book: LabelBook, by: User, job_id: int) -> dict[int, Agreement]:
     """By task, of the hidden tests of the job that were submitted: how `b` did, `a` made the approved labels.
 
-    Reviewers and admins. Raises NotFound.
+    Left out are those of people who worked on the approved labels themselves. Reviewers and admins. Raises NotFound.
     """
     by.must_review()
     job(book, job_id)
     tests = [part for part in job_parts(book, job_id, gold=True) if part["state"] in FINISHED]
+    wanted = {test["gold_of"] for test in tests}
     truths = select(schema.task.c.id, schema.task.c.assignee).where(
-        schema.task.c.id.in_({test["gold_of"] for test in tests}), schema.task.c.state == "approved"
+        schema.task.c.id.in_(wanted), schema.task.c.state == "approved"
     )
+    part = schema.participation.c
     with book.read() as connection:
         makers = {row.id: row.assignee for row in connection.execute(truths)}
+        rows = connection.execute(select(part.task_id, part.user_id).where(part.task_id.in_(wanted)))
+        took_part = {(task_id, user_id) for task_id, user_id in rows}
         labels = labels_of(connection, [*makers, *(test["id"] for test in tests)])
     scored = [test for test in tests if test["gold_of"] in makers]
+    scored = [test for test in scored if (test["gold_of"], test["assignee"]) not in took_part]
     return {
         test["id"]: compare(labels[test["gold_of"]], labels[test["id"]], makers[test["gold_of"]], test["assignee"])
         for test in scored

@@ -68,11 +68,10 @@ def create_job(body: NewJob, ws: Ws, user: Admin) -> dict[str, Any]:
 
 @router.get("/jobs/{job_id}")
 def job(job_id: Id, ws: Ws, user: Me) -> dict[str, Any]:
-    """With its progress; annotators see their own share of it by person."""
-    found, progress = jobs.job(ws.book, job_id), jobs.progress(ws.book, job_id)
-    people = [
-        asdict(each) | {"user": each.name} for each in progress.per_person if user.reviews or each.user_id == user.id
-    ]
+    """With its progress; annotators see their own share alone, which tells nothing of hidden tests."""
+    found = jobs.job(ws.book, job_id)
+    progress = jobs.progress(ws.book, job_id, user)
+    people = [asdict(each) | {"user": each.name} for each in progress.per_person]
     return _job_json(found, user) | {"progress": asdict(progress) | {"per_person": people}}
 
 

@@ -65,11 +65,23 @@ class Active(common.Body):
     seconds: Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
 
 
+UNCLAIMED = ("id", "job", "job_name", "kind", "state")  # what annotators see of a task that they could claim
+FOR_REVIEWERS = {"is_gold", "sequence_id"}
+
+
 def task_json(task: Task, user: team.User) -> dict[str, Any]:
-    """As the browser wants it; whether it is a hidden test is for reviewers."""
+    """As the browser wants it. Annotators see nothing that tells a hidden test from other work."""
     shown = asdict(task) | {"job": task.job_id, "video": task.video_id, "frames": task.frames}
-    hidden = {"job_id", "video_id"} | (set() if user.reviews else {"is_gold"})
+    hidden = {"job_id", "video_id"} | (set() if user.reviews else FOR_REVIEWERS)
     return {name: value for name, value in shown.items() if name not in hidden}
+
+
+def _listed_json(task: Task, user: team.User) -> dict[str, Any]:
+    """In a list, where the ranges of all tasks beside each other would tell which one is no part of the whole."""
+    if user.reviews or task.assignee == user.id:
+        return task_json(task, user)
+    shown = task_json(task, user)
+    return {name: shown[name] for name in UNCLAIMED}
 
 
 def label_json(label: Label) -> dict[str, Any]:
@@ -91,9 +103,9 @@ def tasks(
     after: After = 0,
     limit: Limit = 1000,
 ) -> list[dict[str, Any]]:
-    """Annotators see their own, and what they could claim."""
+    """Annotators see their own, and that there is something which they could claim."""
     found = jobs.tasks(ws.book, user, job_id=job, state=state, mine=mine, after=after, limit=limit)
-    return [task_json(task, user) for task in found]
+    return [_listed_json(task, user) for task in found]
 
 
 @router.post("/next")
@@ -157,7 +169,7 @@ def labels(task_id: Id, ws: Ws, user: Me, since: After = 0) -> dict[str, Any]:
 @router.post("/{task_id}/events")
 def append(task_id: Id, body: Events, ws: Ws, user: Me) -> dict[str, Any]:
     """Stores events; what is acknowledged survives a killed server."""
-    done = events.append(ws.book, user, task_id, body.client_id, body.events)
+    done = events.append(ws.book, user, task_id, body.client_id, body.events, checked=True)
     conflicts = [
         {"uuid": each.uuid, "frame": each.frame, "current": each.current and label_json(each.current)}
         for each in done.conflicts

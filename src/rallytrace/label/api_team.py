@@ -11,7 +11,7 @@ from typing import Any, Literal
 from fastapi import APIRouter, Request, Response
 
 from rallytrace.label import team
-from rallytrace.label.api_common import COOKIE, Admin, Body, Id, Me, Name, Secret, Workspace, Ws
+from rallytrace.label.api_common import COOKIE, Admin, Body, Id, Me, Name, Secret, Workspace, Ws, named
 from rallytrace.label.book import WrongState
 
 router = APIRouter(prefix="/api", tags=["team"])
@@ -113,7 +113,7 @@ def log_out(ws: Ws, user: Me, request: Request, response: Response) -> dict[str,
 
 @router.post("/password")
 def change_password(body: Passwords, ws: Ws, user: Me, request: Request, response: Response) -> dict[str, Any]:
-    """Ends all sessions of the user but the new one."""
+    """Ends all sessions of the user but the new one, and all API tokens."""
     with _slowly():
         session = team.change_password(ws.book, user, body.old, body.new, _address(request))
     return _logged_in(ws, response, session)
@@ -163,19 +163,20 @@ def change_user(user_id: Id, body: UserChange, ws: Ws, user: Admin) -> dict[str,
 
 @router.get("/tokens")
 def tokens(ws: Ws, user: Me) -> list[dict[str, Any]]:
-    """One's own, without their secrets."""
-    return [asdict(token) for token in team.tokens(ws.book, user)]
+    """One's own, without their secrets; an admin sees everybody's."""
+    names = named(ws.book)
+    return [asdict(token) | {"user": names[token.user_id]} for token in team.tokens(ws.book, user)]
 
 
 @router.post("/tokens")
 def create_token(body: TokenBody, ws: Ws, user: Me) -> dict[str, Any]:
     """A token for scripts, shown this once."""
     made, secret = team.create_token(ws.book, user, body.name)
-    return asdict(made) | {"token": secret}
+    return asdict(made) | {"user": user.name, "token": secret}
 
 
 @router.delete("/tokens/{token_id}")
 def revoke_token(token_id: Id, ws: Ws, user: Me) -> dict[str, bool]:
-    """The token is then worth nothing."""
+    """The token is then worth nothing. One's own; an admin may revoke everybody's."""
     team.revoke_token(ws.book, user, token_id)
     return {"ok": True}

@@ -32,6 +32,7 @@ from rallytrace.label import schema
 MIGRATIONS = Path(__file__).parent / "migrations"
 MAX_ROWS = 1000  # of any list
 BUSY_MS = 30_000
+PATIENCE_MS = 20  # for what can as well be written later
 VIDEO_STATES = ("importing", "ready", "failed", "missing")
 
 Row = TypeVar("Row")
@@ -110,6 +111,7 @@ class LabelBook:
     def __init__(self, engine: Engine, clock: Callable[[], float] = time.time) -> None:
         self._engine = engine
         self._writer = engine.execution_options(rallytrace_write=True)
+        self._if_free = engine.execution_options(rallytrace_write=True, rallytrace_if_free=True)
         self.clock = clock
 
     def __repr__(self) -> str:
@@ -141,6 +143,20 @@ class LabelBook:
         """A transaction, committed when the block ends well. Raises OutputError as `read`, or for a full disk."""
         with _reachable(self.url), self._writer.begin() as connection:
             yield connection
+
+    def write_if_free(self, do: Callable[[Connection], None]) -> bool:
+        """Calls `do` in a transaction, unless the book is locked by another or cannot be written now: then False.
+
+        For what reading notes on its way, and must never wait or fail for.
+        """
+        try:
+            with self._if_free.begin() as connection:
+                if connection.dialect.name == "postgresql":
+                    connection.exec_driver_sql(f"SET LOCAL lock_timeout = {PATIENCE_MS}")
+                do(connection)
+        except (OperationalError, InterfaceError):
+            return False
+        return True
 
     def rows(self, kind: type[Row], query: Select[Any]) -> list[Row]:
         """All that `query` finds, as `kind`."""
@@ -301,8 +317,18 @@ def _set_up_sqlite(connection: Any, _: object) -> None:
 
 def _begin_sqlite(connection: Connection) -> None:
     # A transaction that reads first and writes later cannot wait for another writer: it takes its turn at once.
-    writes = connection.get_execution_options().get("rallytrace_write")
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    options = connection.get_execution_options()
+    if not options.get("rallytrace_write"):
+        connection.exec_driver_sql("BEGIN")
+        return
+    if not options.get("rallytrace_if_free"):
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        return
+    connection.exec_driver_sql(f"PRAGMA busy_timeout = {PATIENCE_MS}")
+    try:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    finally:
+        connection.exec_driver_sql(f"PRAGMA busy_timeout = {BUSY_MS}")
 
 
 def _migrate(connection: Connection, shown: str) -> None:

@@ -2,7 +2,8 @@
 
 A frame of a task has three states: unlabelled (no label, or a cleared one), absent (visibility 0, no place), located.
 Every event is stored. It is not applied where it would silently overwrite what its author had not seen: a label of
-another person or browser tab that is newer than `base_rev` makes it a conflict. Undo is one more event.
+another person or browser tab that is newer than `base_rev` makes it a conflict. What a client claims to have seen is
+checked against what it was shown. Undo is one more event.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from rallytrace.label import schema
 from rallytrace.label.book import BookError, LabelBook, Video, WrongState, as_row, bounded_text
 from rallytrace.label.jobs import BALL, OPEN_STATES, job, locked_for_work, task
 from rallytrace.label.schema import annotation_event, label
+from rallytrace.label.sight import Sight, note_shown
 from rallytrace.label.team import User
 from rallytrace.labels.sets import PLAIN, Extra
 from rallytrace.types import BallLabel, Visibility
@@ -106,21 +108,30 @@ class VideoLabels:
 _LABELS = select(*(label.c[field.name] for field in fields(Label)))
 
 
-def append(book: LabelBook, user: User, task_id: int, client_id: str, events: Sequence[Mapping[str, Any]]) -> Appended:
+def append(
+    book: LabelBook,
+    user: User,
+    task_id: int,
+    client_id: str,
+    events: Sequence[Mapping[str, Any]],
+    *,
+    checked: bool = False,
+) -> Appended:
     """Stores `events` (as they come from JSON) in their order and applies them; once only for each uuid.
 
-    A malformed event is rejected alone. When this returns, what was accepted survives a crash. Raises NotFound,
-    WrongState (the task is closed), BookError (too many events, no client id).
+    A malformed event is rejected alone. When this returns, what was accepted survives a crash. checked: a base
+    revision counts as far as `labels`, or the answer of a conflict, showed it to `user`; else up to the newest.
+    Raises NotFound, WrongState (the task is closed), BookError (too many events, no client id).
     """
     client_id = bounded_text(client_id, "client_id", 64)
     if len(events) > MAX_EVENTS:
         raise BookError(f"{len(events)} events at once, expected up to {MAX_EVENTS}")
     try:
         with book.write() as connection:
-            return _append(book, connection, user, task_id, client_id, events)
+            return _append(book, connection, user, task_id, client_id, events, checked)
     except IntegrityError:  # an event of the same uuid went into another task at the same moment; now it is known
         with book.write() as connection:
-            return _append(book, connection, user, task_id, client_id, events)
+            return _append(book, connection, user, task_id, client_id, events, checked)
 
 
 def _append(
@@ -130,11 +141,14 @@ def _append(
     task_id: int,
     client_id: str,
     events: Sequence[Mapping[str, Any]],
+    checked: bool,
 ) -> Appended:
     row = locked_for_work(book, connection, user, task_id)
     parsed, rejected = _parse_all(events, row)
     known = _known(connection, [event["uuid"] for event in parsed])
-    current = _current(connection, task_id, {event["frame"] for event in parsed})
+    frames = {event["frame"] for event in parsed}
+    current = _current(connection, task_id, frames)
+    sight = Sight.of(connection, user, task_id, frames, checked=checked)
     fixed = {"task_id": task_id, "user_id": user.id, "client_id": client_id, "server_ts": book.clock()}
     newest: dict[tuple[int, str], Mapping[Any, Any]] = {key: row for key, row in current.items()}  # noqa: C416
     fresh: list[dict[str, Any]] = []
@@ -148,7 +162,7 @@ def _append(
             outcomes[event["uuid"]] = (key, old["outcome"])
         elif event["uuid"] not in outcomes:
             made = event | fixed
-            made["outcome"] = _outcome(made, newest.get(key))
+            made["outcome"] = _outcome(made, newest.get(key), sight)
             fresh.append(made)
             outcomes[event["uuid"]] = (key, made["outcome"])
             if made["outcome"] == "applied":
@@ -163,9 +177,9 @@ def _append(
     return Appended(acked, conflicts, tuple(rejected), _revision(connection, task_id))
 
 
-def _outcome(event: Mapping[str, Any], current: Mapping[str, Any] | None) -> str:
+def _outcome(event: Mapping[str, Any], current: Mapping[str, Any] | None, sight: Sight) -> str:
     # The labels of this very call have no revision yet: nobody can have seen them.
-    if current is None or event["base_rev"] >= current.get("rev", math.inf):
+    if current is None or sight.has_seen(event, current):
         return "applied"
     if (current["user_id"], current["client_id"]) != (event["user_id"], event["client_id"]):
         return "conflict"
@@ -277,6 +291,9 @@ def labels(
     query = _LABELS.where(label.c.task_id == task_id, label.c.rev > since).order_by(label.c.rev)
     with book.read() as connection:
         found = [Label(*row) for row in connection.execute(query.limit(max(1, min(limit, MAX_LABELS))))]
+    of_others = [one.rev for one in found if one.user_id != user.id]
+    if of_others:
+        note_shown(book, user, task_id, since, found[-1].rev)
     return (found[-1].rev if found else since), found
 
 
@@ -332,9 +349,12 @@ def _by_video(
 
 
 def job_parts(book: LabelBook, job_id: int, *, gold: bool = False) -> list[RowMapping]:
-    """The tasks of a job with their ranges, in the order of the frames: its work, or with `gold` its hidden tests."""
+    """The tasks of a job with their ranges, in the order of the frames: its work, or with `gold` its hidden tests.
+
+    A task may be both.
+    """
     columns = (schema.task, schema.sequence.c.video_id, schema.sequence.c.start, schema.sequence.c.stop)
-    test = schema.task.c.gold_of.is_not(None) if gold else schema.task.c.gold_of.is_(None)
+    test = schema.task.c.gold_of.is_not(None) if gold else schema.task.c.work
     query = select(*columns).join(schema.sequence).where(schema.task.c.job_id == job_id, test)
     order = (schema.sequence.c.video_id, schema.sequence.c.start, schema.task.c.replica)
     with book.read() as connection:
@@ -373,9 +393,10 @@ def import_labels(
             for i, frame in enumerate(frames)
         ]
         for at in range(0, len(events), MAX_EVENTS):
-            done = append(book, by, part["id"], f"import {uuids.uuid4()}", events[at : at + MAX_EVENTS])
+            batch = events[at : at + MAX_EVENTS]
+            done = append(book, by, part["id"], f"import {uuids.uuid4()}", batch)
             kept = set(done.acked)
-            imported |= {event["frame"] for event in events[at : at + MAX_EVENTS] if event["uuid"] in kept}
+            imported |= {event["frame"] for event in batch if event["uuid"] in kept}
     return len(imported), len(found) - len(imported)
 
 

@@ -20,6 +20,7 @@ from sqlalchemy.exc import IntegrityError
 
 from rallytrace.label import schema
 from rallytrace.label.book import BookError, LabelBook, NotAllowed, NotFound, WrongState, as_row, bounded_text, inserted
+from rallytrace.label.gold import Stretch, Tests, draw
 from rallytrace.label.schema import annotation_event, label, member, participation, sequence, video
 from rallytrace.label.team import User
 
@@ -110,7 +111,7 @@ class PersonProgress:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Of a job, in frames; with replicas every replica's frames count."""
+    """Of a job, or of a person's share of it, in frames; with replicas every replica's frames count."""
 
     frames: int
     labelled: int
@@ -133,8 +134,8 @@ def create_job(
 ) -> Job:
     """Cuts the videos into sequences of `sequence_length` frames (0: whole videos), each labelled `replicas` times.
 
-    `gold_fraction` adds as many hidden tests, as a share of the sequences, drawn from approved tasks of earlier jobs,
-    those of the same videos first; fewer where fewer are approved. Admins only. Raises BookError, NotFound.
+    `gold_fraction` of the sequences are hidden tests: tasks whose frames are approved in an earlier job, of the same
+    videos first; fewer where fewer are approved. Admins only. Raises BookError, NotFound.
     """
     by.must_administer()
     values: dict[str, Any] = {
@@ -157,9 +158,10 @@ def create_job(
         if not 1 <= len(ranges) * replicas <= MAX_TASKS:
             raise BookError(f"the job would have {len(ranges) * replicas} tasks, expected 1 to {MAX_TASKS}")
         made = insert(sequence).returning(sequence.c.id, sort_by_parameter_order=True)
-        work = list(connection.scalars(made, ranges))
-        gold = _draw_gold(connection, job_id, set(video_ids), math.ceil(gold_fraction * len(work)))
-        _add_tasks(connection, job_id, work, gold, replicas)
+        ids = list(connection.scalars(made, ranges))
+        work = [Stretch(found, **part) for found, part in zip(ids, ranges, strict=True)]
+        tests = draw(connection, work, math.ceil(gold_fraction * len(work)), may_add=kind == "label")
+        _add_tasks(connection, job_id, work, tests, replicas)
     return Job(job_id, **values)
 
 
@@ -178,29 +180,17 @@ def _cut(connection: Connection, video_ids: list[int], length: int) -> list[dict
     return ranges
 
 
-def _draw_gold(connection: Connection, job_id: int, video_ids: set[int], wanted: int) -> dict[int, int]:
-    """`wanted` sequences, each with an approved task."""
-    query = select(_task.c.id, _task.c.sequence_id, sequence.c.video_id).join(sequence)
-    approved = connection.execute(query.where(_task.c.state == "approved", _task.c.gold_of.is_(None))).all()
-    dice = random.Random(job_id)
-    drawn = sorted(approved, key=lambda row: (row.video_id not in video_ids, dice.random()))
-    found: dict[int, int] = {}
-    for row in drawn:
-        found.setdefault(row.sequence_id, row.id)
-    return dict(list(found.items())[:wanted])
-
-
-def _add_tasks(connection: Connection, job_id: int, work: list[int], gold: dict[int, int], replicas: int) -> None:
-    """In the order of the videos, the tests at places that nobody can guess."""
-    places: list[tuple[int, int | None]] = [(found, None) for found in work]
-    for test in gold.items():
-        places.insert(random.SystemRandom().randrange(len(places) + 1), test)
-    rows = [
-        {"job_id": job_id, "sequence_id": where, "replica": replica, "gold_of": truth, "state": "available"}
-        for replica in range(replicas)
-        for where, truth in places
+def _add_tasks(connection: Connection, job_id: int, work: Sequence[Stretch], tests: Tests, replicas: int) -> None:
+    """In the order of the videos, the tests that are added at places that nobody can guess."""
+    places: list[dict[str, Any]] = [
+        {"sequence_id": part.sequence_id, "gold_of": tests.own.get(part.sequence_id), "work": True} for part in work
     ]
-    connection.execute(insert(_task).values(comment=""), rows)
+    for sequence_id, truth in tests.added.items():
+        place = random.SystemRandom().randrange(len(places) + 1)
+        places.insert(place, {"sequence_id": sequence_id, "gold_of": truth, "work": False})
+    fixed = {"job_id": job_id, "state": "available", "comment": ""}
+    rows = [place | fixed | {"replica": replica} for replica in range(replicas) for place in places]
+    connection.execute(insert(_task), rows)
 
 
 def jobs(book: LabelBook, after: int = 0, limit: int = 1000) -> list[Job]:
@@ -237,13 +227,18 @@ def _worked_on(user: User, *more: ColumnElement[bool]) -> ColumnElement[bool]:
     return exists().where(*mine, *more).correlate(_task)
 
 
+def _still_on(user: User) -> ColumnElement[bool]:
+    """Worked on the task, and did not decline it."""
+    return _worked_on(user, ~participation.c.declined)
+
+
 def _claimable(book: LabelBook, user: User) -> ColumnElement[bool]:
-    """Free, not a second replica for this person, not declined by them, and no test of their own work."""
+    """Free, not a second replica for this person, not declined by them, and no added test of their own work."""
     free = or_(_task.c.state == "available", and_(_task.c.state == "claimed", _task.c.lease_until < book.clock()))
     same = and_(participation.c.job_id == _task.c.job_id, participation.c.sequence_id == _task.c.sequence_id)
     barred = or_(participation.c.task_id != _task.c.id, participation.c.declined)
     taken = exists().where(same, participation.c.user_id == user.id, barred).correlate(_task)
-    own = exists().where(participation.c.task_id == _task.c.gold_of, participation.c.user_id == user.id)
+    own = exists().where(~_task.c.work, participation.c.task_id == _task.c.gold_of, participation.c.user_id == user.id)
     return and_(free, ~taken, ~own.correlate(_task))
 
 
@@ -281,7 +276,7 @@ def task(book: LabelBook, user: User, task_id: int) -> Task:
 def _read_task(connection: Connection, user: User, task_id: int) -> Task:
     query = _TASKS.where(_task.c.id == task_id)
     if not user.reviews:
-        query = query.where(or_(_task.c.assignee == user.id, _worked_on(user, ~participation.c.declined)))
+        query = query.where(or_(_task.c.assignee == user.id, _still_on(user)))
     row = connection.execute(query).mappings().first()
     if row is None:
         raise NotFound(f"there is no task {task_id}")
@@ -293,11 +288,19 @@ def _shown(found: Task, user: User) -> Task:
 
 
 def _locked(connection: Connection, user: User, task_id: int) -> RowMapping:
-    """The task, its range and the picture's size, and whether `user` worked on it; no other writer until the commit."""
-    columns = (_task, *_RANGE, video.c.w, video.c.h, _worked_on(user).label("worked_on"))
-    query = select(*columns).select_from(_JOINED).where(_task.c.id == task_id).with_for_update(of=_task)
+    """The task, its range and the picture's size, and whether `user` worked on it; no other writer until the commit.
+
+    Raises NotFound, also for an annotator who never worked on it, or who declined it.
+    """
+    part = (_worked_on(user).label("worked_on"), _still_on(user).label("still_on"))
+    query = (
+        select(_task, *_RANGE, video.c.w, video.c.h, *part)
+        .select_from(_JOINED)
+        .where(_task.c.id == task_id)
+        .with_for_update(of=_task)
+    )
     row = connection.execute(query).mappings().first()
-    if row is None or not (user.reviews or row["assignee"] == user.id or row["worked_on"]):
+    if row is None or not (user.reviews or row["assignee"] == user.id or row["still_on"]):
         raise NotFound(f"there is no task {task_id}")
     return row
 
@@ -310,8 +313,8 @@ def _expect(row: RowMapping, action: str, states: Iterable[str]) -> None:
 def locked_for_work(book: LabelBook, connection: Connection, user: User, task_id: int) -> RowMapping:
     """The task, locked, for `user` to write labels into; the assignee's lease is renewed.
 
-    Whoever worked on it may still send what they labelled, until it is submitted; reviewers may correct it until it
-    is approved. Raises NotFound, WrongState.
+    Whoever worked on it may still send what they labelled, until it is submitted, but not who declined it; reviewers
+    may correct it until it is approved. Raises NotFound, WrongState.
     """
     row = _locked(connection, user, task_id)
     _expect(row, "label", (*OPEN_STATES, "submitted") if user.reviews else OPEN_STATES)
@@ -427,7 +430,7 @@ def assign(book: LabelBook, by: User, task_id: int, user_id: int) -> Task:
             if not connection.scalar(select(member.c.active).where(member.c.id == user_id)):
                 raise NotFound(f"there is no active user {user_id}")
             own = and_(participation.c.task_id == row["gold_of"], participation.c.user_id == user_id)
-            if connection.scalar(select(participation.c.user_id).where(own)) is not None:
+            if not row["work"] and connection.scalar(select(participation.c.user_id).where(own)) is not None:
                 raise WrongState(f"user {user_id} made the labels that task {task_id} tests")
             _take(book, connection, user_id, row, leased=False)
             return _read_task(connection, by, task_id)
@@ -474,7 +477,7 @@ def add_active(book: LabelBook, user: User, task_id: int, seconds: float) -> flo
     """How much of `seconds` of active work is granted: no more than have passed since the last report, or 5 minutes."""
     if not (isinstance(seconds, int | float) and math.isfinite(seconds) and seconds >= 0):
         raise BookError(f"active seconds must be a number of at least 0, got {str(seconds)[:40]}")
-    mine = and_(participation.c.task_id == task_id, participation.c.user_id == user.id)
+    mine = and_(participation.c.task_id == task_id, participation.c.user_id == user.id, ~participation.c.declined)
     with book.write() as connection:
         last = connection.scalar(select(participation.c.last_active).where(mine).with_for_update())
         if last is None:
@@ -486,14 +489,21 @@ def add_active(book: LabelBook, user: User, task_id: int, seconds: float) -> flo
     return granted
 
 
-def progress(book: LabelBook, job_id: int) -> Progress:
-    """Raises NotFound."""
+def progress(book: LabelBook, job_id: int, user: User | None = None) -> Progress:
+    """Of all tasks of the job; for an annotator, of their own alone. Raises NotFound."""
     job(book, job_id)
-    rows = _TASKS.where(_task.c.job_id == job_id).subquery()
+    query = _TASKS.where(_task.c.job_id == job_id)
+    alone = user is not None and not user.reviews
+    if user is not None and alone:
+        query = query.where(_task.c.assignee == user.id)
+    rows = query.subquery()
     with book.read() as connection:
         found = connection.execute(select(rows.c.state, rows.c.labelled, rows.c.start, rows.c.stop)).all()
         people = _per_person(connection, job_id)
-    frames, labelled = sum(row.stop - row.start for row in found), sum(row.labelled for row in found)
+    if user is not None and alone:
+        people = tuple(person for person in people if person.user_id == user.id)
+    frames = sum(row.stop - row.start for row in found)
+    labelled = sum(row.labelled for row in found)
     approved = sum(row.stop - row.start for row in found if row.state == "approved")
     return Progress(frames, labelled, approved, dict(Counter(row.state for row in found)), people)
 

@@ -77,6 +77,7 @@ task = _table(
     _to("member", "assignee", nullable=True),
     *_columns(_TASK),
     _to("task", "gold_of", nullable=True),  # the approved task whose labels are the truth of this hidden test
+    Column("work", Boolean, nullable=False),  # false: a test on top of the job's own frames, exported nowhere
     UniqueConstraint("job_id", "sequence_id", "replica"),
     Index("task_state", "state", "id"),
     Index("task_assignee", "assignee"),
@@ -117,6 +118,9 @@ label = _table(  # the last applied event of each frame and object; visibility N
     _to("member", "user_id"),
     Index("label_rev", "task_id", "rev"),
 )
+# The newest revision up to which a member was shown all that others said of a task.
+_SHOWN = [_to("task", "task_id", primary_key=True), _to("member", "user_id", primary_key=True)]
+seen = _table("seen", *_SHOWN, Column("rev", _ID, nullable=False))
 _ONCE = UniqueConstraint("job_id", "version")
 _CONSENSUS = [_to("job", "job_id"), *_columns("version:int created:real"), _to("member", "created_by")]
 consensus = _table("consensus", _id(), *_CONSENSUS, _ONCE)

@@ -27,9 +27,10 @@ SESSION_S = 7 * 86_400.0  # however busy
 SESSION_IDLE_S = 12 * 3600.0
 SEEN_EVERY_S = 60.0  # a session's last use is written at most this often
 INVITE_S = 7 * 86_400.0
-FREE_FAILURES = {"name": 5, "address": 20}  # before a login has to wait
+FREE_FAILURES = {"name": 5, "address": 20, "pair": 5}  # before a login has to wait
 LONGEST_WAIT_S = 900.0
 FORGET_FAILURES_S = 86_400.0
+USUAL_S = 30 * 86_400.0  # that an address is known as one of a member's
 MAX_TOKENS = 50  # API tokens per member, open invitations
 
 
@@ -200,7 +201,9 @@ def _user(connection: Connection, user_id: int) -> User:
 def change_user(
     book: LabelBook, by: User, user_id: int, *, role: str | None = None, active: bool | None = None
 ) -> User:
-    """Another role, or leave and return. Who leaves is logged out everywhere. Admins only.
+    """Another role, or leave and return. Admins only.
+
+    Who leaves is logged out everywhere, with all API tokens; who is no admin any more, has invited nobody.
 
     Raises NotAllowed where the team would be left without an active admin.
     """
@@ -219,29 +222,59 @@ def change_user(
         if values:
             connection.execute(update(member).where(member.c.id == user_id).values(values))
         if active is False:
-            connection.execute(delete(session).where(session.c.user_id == user_id))
+            _shut_out(connection, user_id)
+        if not stays:
+            connection.execute(delete(invite).where(invite.c.created_by == user_id, invite.c.used_by.is_(None)))
         return _user(connection, user_id)
 
 
-def log_in(book: LabelBook, name: str, password: str, address: str) -> Session:
-    """A new session. `address` is where the caller comes from. Raises BadLogin or Throttled."""
+def _shut_out(connection: Connection, user_id: int) -> None:
+    """Nothing that was given to the user opens a door from now on."""
+    for table in (session, api_token):
+        connection.execute(delete(table).where(table.c.user_id == user_id))
+
+
+def log_in(book: LabelBook, name: str, password: str, address: str | None) -> Session:
+    """A new session. `address` is where the caller comes from, None where that is not known.
+
+    Failures count for the name and for the address. Who logged in from this address lately is not held up by those of
+    others: theirs count apart. Raises BadLogin or Throttled.
+    """
     key = _name_key(name[:200])
-    keys = [f"name:{_digest(key)[:32]}", f"address:{_digest(address)[:32]}"]
-    _brake(book, keys)
+    account, where, pair = _counted(key, address)
     with book.read() as connection:
         row = connection.execute(select(member).where(member.c.name_key == key)).mappings().first()
+        usual = connection.scalar(select(throttle.c.key).where(throttle.c.key == f"usual-{pair}"))
+    if address is None:
+        counted = [account]
+    else:
+        counted = [pair] if usual else [account, where]
+    _brake(book, counted)
     # An unknown name takes as long as a wrong password.
     hashed = row["password_hash"] if row is not None else _nobody()
     if not _verify(hashed, password) or row is None or not row["active"]:
         raise BadLogin("name or password is wrong")
     fresh = _hash(password) if PasswordHasher().check_needs_rehash(hashed) else hashed
+    now = book.clock()
     with book.write() as connection:
-        connection.execute(delete(throttle).where(throttle.c.key == keys[0]))
-        mine = throttle.c.key == keys[1]  # own success takes back own attempt, not those of others behind the address
-        connection.execute(update(throttle).where(mine).values(failures=throttle.c.failures - 1, blocked_until=0.0))
+        connection.execute(delete(throttle).where(throttle.c.key.in_([counted[0], f"usual-{pair}"])))
+        # Own success takes back own attempt, not those of others behind the address.
+        mine = throttle.c.key == where
+        if where in counted:
+            fewer = {"failures": throttle.c.failures - 1, "blocked_until": 0.0}
+            connection.execute(update(throttle).where(mine).values(fewer))
+        if address is not None:
+            _insert_missing(connection, f"usual-{pair}", now + USUAL_S - FORGET_FAILURES_S)
         if fresh != hashed:
             connection.execute(update(member).where(member.c.id == row["id"]).values(password_hash=fresh))
     return open_session(book, as_row(User, row))
+
+
+def _counted(name_key: str, address: str | None) -> tuple[str, str, str]:
+    """Under which keys attempts are counted: of the name, of the address, of the two together."""
+    name = _digest(name_key)[:32]
+    place = _digest(address or "")[:32]
+    return f"name:{name}", f"address:{place}", f"pair:{name}@{place}"
 
 
 def _brake(book: LabelBook, keys: list[str]) -> None:
@@ -265,10 +298,10 @@ def _brake(book: LabelBook, keys: list[str]) -> None:
             connection.execute(update(throttle).where(throttle.c.key == row["key"]).values(values))
 
 
-def _insert_missing(connection: Connection, key: str, now: float) -> None:
+def _insert_missing(connection: Connection, key: str, last: float) -> None:
     try:
         with connection.begin_nested():
-            connection.execute(insert(throttle).values(key=key, failures=0, blocked_until=0.0, last=now))
+            connection.execute(insert(throttle).values(key=key, failures=0, blocked_until=0.0, last=last))
     except IntegrityError:
         pass  # another attempt came first
 
@@ -311,20 +344,44 @@ def log_out(book: LabelBook, token: str) -> None:
         connection.execute(delete(session).where(session.c.token_hash == _digest(token)))
 
 
-def change_password(book: LabelBook, user: User, old: str, new: str, address: str = "") -> Session:
-    """A new session; all others of the user end. Raises BadLogin for a wrong `old`, Throttled, BookError for `new`."""
+def change_password(book: LabelBook, user: User, old: str, new: str, address: str | None = None) -> Session:
+    """A new session; all others of the user end, and all API tokens. Raises BadLogin for a wrong `old`, Throttled,
+    BookError for `new`.
+    """
     log_out(book, log_in(book, user.name, old, address).token)  # guessing is braked as at a login
     hashed = _hash(_check_password(new, _name_key(user.name)))
     with book.write() as connection:
         connection.execute(update(member).where(member.c.id == user.id).values(password_hash=hashed))
-        connection.execute(delete(session).where(session.c.user_id == user.id))
+        _shut_out(connection, user.id)
     return open_session(book, user)
+
+
+def reset_password(book: LabelBook, name: str, new: str, *, admin: bool = False) -> User:
+    """A new password for the member `name`, by whoever owns the book; `admin` makes them an active admin, too.
+
+    Sessions and API tokens of theirs end, and they may try to log in at once. Raises NotFound, BookError for `new`.
+    """
+    key = _name_key(name)
+    hashed = _hash(_check_password(new, key))
+    values = {"password_hash": hashed} | ({"role": "admin", "active": True} if admin else {})
+    with book.write() as connection:
+        found = connection.scalar(select(member.c.id).where(member.c.name_key == key))
+        if found is None:
+            names = ", ".join(connection.scalars(select(member.c.name).order_by(member.c.id).limit(20))) or "nobody yet"
+            raise NotFound(f"there is no member {name[:80]!r}, expected one of: {names}")
+        connection.execute(update(member).where(member.c.id == found).values(values))
+        connection.execute(delete(throttle).where(throttle.c.key.contains(_digest(key)[:32])))
+        _shut_out(connection, found)
+        return _user(connection, found)
 
 
 def create_token(book: LabelBook, user: User, name: str) -> tuple[ApiToken, str]:
     """A token for scripts with the rights of `user`, and its secret, shown this once."""
     name = bounded_text(name, "the name of the token", 100)
-    if len(tokens(book, user)) >= MAX_TOKENS:
+    with book.read() as connection:
+        mine = select(func.count()).select_from(api_token).where(api_token.c.user_id == user.id)
+        have = connection.scalar(mine) or 0
+    if have >= MAX_TOKENS:
         raise BookError(f"{user.name} has {MAX_TOKENS} tokens; delete one first")
     secret = "rt_" + secrets.token_urlsafe(32)
     values = {"user_id": user.id, "name": name, "created": book.clock()}
@@ -334,8 +391,9 @@ def create_token(book: LabelBook, user: User, name: str) -> tuple[ApiToken, str]
 
 
 def tokens(book: LabelBook, user: User) -> list[ApiToken]:
-    """Those of `user`."""
-    return book.rows(ApiToken, select(api_token).where(api_token.c.user_id == user.id).order_by(api_token.c.id))
+    """Those of `user`; an admin sees everybody's."""
+    query = select(api_token).order_by(api_token.c.id)
+    return book.rows(ApiToken, query if user.role == "admin" else query.where(api_token.c.user_id == user.id))
 
 
 def revoke_token(book: LabelBook, user: User, token_id: int) -> None:
