@@ -245,10 +245,11 @@ def log_in(book: LabelBook, name: str, password: str, address: str | None) -> Se
     with book.read() as connection:
         row = connection.execute(select(member).where(member.c.name_key == key)).mappings().first()
         usual = connection.scalar(select(throttle.c.key).where(throttle.c.key == f"usual-{pair}"))
+    counted = [account, where]
     if address is None:
         counted = [account]
-    else:
-        counted = [pair] if usual else [account, where]
+    elif usual:
+        counted = [pair]
     _brake(book, counted)
     # An unknown name takes as long as a wrong password.
     hashed = row["password_hash"] if row is not None else _nobody()
