@@ -75,9 +75,7 @@ def running(**options: Any) -> Iterator[Running]:
     try:
         services: Services = app.state.services
         wait_until(lambda: server.started and services.engine.is_ready, "the server")
-        port = server.servers[0].sockets[0].getsockname()[1]
-        scheme = "https" if server.config.is_ssl else "http"
-        yield Running(f"{scheme}://127.0.0.1:{port}", services, server)
+        yield Running(server.url, services, server)
     finally:
         server.should_exit = True
         thread.join(WAIT_S)

@@ -26,7 +26,8 @@ from hypothesis import strategies as st
 from rallytrace.errors import EndpointError, InputError
 from rallytrace.serve import hosting, jobs
 from rallytrace.serve.app import ServeOptions
-from rallytrace.serve.security import ANYONE, ApiError, ApiKey, KeyFile, RateLimit, fingerprint, self_signed
+from rallytrace.serve.security import ANYONE, ApiError, ApiKey, KeyFile, RateLimit
+from rallytrace.web.tls import fingerprint, self_signed, tls_context
 from tests.serve.conftest import Running, running
 
 KIND = {"content-type": "application/json"}
@@ -331,8 +332,7 @@ def test_the_made_certificate_is_trusted_by_who_knows_it(serve: Callable[..., Ru
         assert httpx.get(server.url.replace("127.0.0.1", host) + "/ping", verify=knows).status_code == 200
     with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
         httpx.get(f"{server.url}/ping")
-    assert server.server.config.ssl is not None
-    assert server.server.config.ssl.minimum_version == ssl.TLSVersion.TLSv1_2
+    assert tls_context(tmp_path / "endpoint.crt", tmp_path / "endpoint.key").minimum_version == ssl.TLSVersion.TLSv1_2
 
 
 def test_an_expired_certificate_is_refused_by_clients(serve: Callable[..., Running], tmp_path: Path) -> None:

@@ -40,6 +40,14 @@ def serve_command(
     key: Annotated[File, typer.Option(help="Its private key, PEM.")] = None,
     keys: Annotated[File, typer.Option(help="File of API keys; see `rallytrace keys`.")] = None,
     no_keys: Annotated[bool, typer.Option("--no-keys", help="Something else checks who calls.")] = False,
+    public_url: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--public-url", metavar="URL", help="https://name under which a proxy shows this server."),
+    ] = None,
+    proxy: Annotated[
+        Strings,
+        typer.Option("--proxy", metavar="ADDRESS", help="A proxy, or its network, whose X-Forwarded-For is believed."),
+    ] = None,
     allow_fetch: Annotated[Strings, typer.Option(help="s3://, gs:// or az:// prefix that requests may name.")] = None,
     spool: Annotated[File, typer.Option(help="Folder in which uploaded videos wait.")] = None,
     max_body_mb: Annotated[int, typer.Option(min=1, help="Largest body of /invocations.")] = 64,
@@ -70,6 +78,8 @@ def serve_command(
         "key": key,
         "keys": keys,
         "no_keys": no_keys,
+        "public_url": public_url,
+        "proxies": tuple(proxy or ()),
         "allow_fetch": tuple(allow_fetch or ()),
         "spool": spool,
         "max_body": max_body_mb << 20,

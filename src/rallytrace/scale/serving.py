@@ -46,7 +46,9 @@ def deploy(options: ServeOptions, *, most: int | None = None) -> str:
         with socket.create_server((options.host, 0)) as free:
             options = replace(options, port=free.getsockname()[1])
     cpus = int(import_ray().cluster_resources().get("CPU", 1))
-    serve.start(http_options={"host": options.host, "port": options.port, **tls_files(options)})
+    files = tls_files(options)
+    tls = {"ssl_certfile": str(files[0]), "ssl_keyfile": str(files[1])} if files else {}
+    serve.start(http_options={"host": options.host, "port": options.port, **tls})
     replica: Any = serve.deployment(
         serve.ingress()(Endpoint),
         name=NAME,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import ssl
 import sys
 import threading
 import time
@@ -22,19 +21,21 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from rallytrace.errors import InputError, RallytraceError
 from rallytrace.runtime import DEFAULT_MODEL, Device, bundled
 from rallytrace.serve.engine import Busy, Cancelled, Engine, find_models
 from rallytrace.serve.jobs import Jobs
-from rallytrace.serve.security import ApiError, Gate, Guard, KeyFile, fingerprint, self_signed, state_folder
+from rallytrace.serve.security import ApiError, Gate, Guard, KeyFile
 from rallytrace.serve.sessions import Sessions
+from rallytrace.web.connections import ConnectionLimits
+from rallytrace.web.names import Names, Proxies, is_loopback
+from rallytrace.web.server import server_config, url_of
+from rallytrace.web.tls import fingerprint, self_signed, state_folder, tls_context
 
 log = logging.getLogger("rallytrace.serve")
 T = TypeVar("T")
 WINDOW_MODEL = "window3"  # answers stateless windows of three pictures; served beside the default where it is bundled
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 STATUS_CODES = {404: "not_found", 405: "method_not_allowed"}
 
 
@@ -57,6 +58,8 @@ class ServeOptions:
     tls_self_signed: bool = False
     cert: Path | None = None
     key: Path | None = None
+    public_url: str | None = None  # https://name[:port] under which a proxy shows this server
+    proxies: tuple[str, ...] = ()  # addresses or networks that may say in headers whom they speak for
     state: Path | None = None  # folder of the self-signed certificate
     spool: Path | None = None  # folder of uploaded videos
     default_accept: str | None = None  # of /invocations, where a request says none
@@ -75,6 +78,7 @@ class ServeOptions:
     max_sessions: int = 64
     max_sessions_per_key: int = 32
     max_connections: int = 512
+    max_per_address: int = 128  # connections; with no_keys all callers may have the address of what checks them
     jobs: int = 2
     max_jobs: int = 16
     job_timeout_s: float = 3600.0
@@ -88,11 +92,14 @@ class ServeOptions:
     reload_s: float = 2.0
 
     def __post_init__(self) -> None:
+        Proxies(self.proxies)  # raises
+        Names(self.public_url, local_only=True)
         if bool(self.cert) != bool(self.key) or (self.cert and self.tls_self_signed):
             raise InputError("TLS needs both --cert and --key, or --tls self-signed")
-        if self.keys is None and not self.no_keys and self.host not in LOOPBACK:
+        shown = self.public_url or self.host
+        if self.keys is None and not self.no_keys and (self.public_url or not is_loopback(self.host)):
             raise InputError(
-                f"other machines can reach {self.host}: make an API key with `rallytrace keys add` and pass --keys FILE"
+                f"other machines can reach {shown}: make an API key with `rallytrace keys add` and pass --keys FILE"
             )
 
     @property
@@ -105,12 +112,12 @@ class Services:
 
     def __init__(self, options: ServeOptions) -> None:
         self.options, self.log = options, log
-        names = list(options.weights) or [DEFAULT_MODEL]
-        models = find_models(names)
+        models = find_models(list(options.weights) or [DEFAULT_MODEL])
         if WINDOW_MODEL in bundled():
             models.setdefault(WINDOW_MODEL, bundled()[WINDOW_MODEL])
         self.engine = Engine(models, device=options.device, threads=options.threads, workers=options.workers)
-        self.gate = Gate(KeyFile(options.keys) if options.keys else None, local_only=options.local_only)
+        names = Names(options.public_url, local_only=options.local_only)
+        self.gate = Gate(KeyFile(options.keys) if options.keys else None, names)
         self.sessions = Sessions(
             self.engine,
             max_sessions=options.max_sessions,
@@ -296,50 +303,6 @@ async def _answer_error(_: Request, error: Exception) -> Response:
     return Response(known.body, known.status, known.headers)
 
 
-class _Http(H11Protocol):
-    """uvicorn's HTTP/1.1, with a bound on connections and on the time that a request's head may take."""
-
-    max_connections, head_s = 512, 20.0
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._head_timer: asyncio.TimerHandle | None = None
-        if len(self.connections) > self.max_connections:
-            transport.abort()
-            return
-        self._wait_for_head()
-
-    def _wait_for_head(self) -> None:
-        self._stop_waiting()
-        self._head_timer = self.loop.call_later(self.head_s, self.transport.abort)
-
-    def _stop_waiting(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
-
-    def data_received(self, data: bytes) -> None:
-        before = self.cycle
-        super().data_received(data)
-        if self.cycle is not before or self.transport.get_protocol() is not self:
-            self._stop_waiting()
-
-    def on_response_complete(self) -> None:
-        super().on_response_complete()
-        if self.cycle.response_complete and not self.transport.is_closing():
-            self._wait_for_head()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_waiting()
-        super().connection_lost(exc)
-
-    def send_400_response(self, msg: str) -> None:
-        body = ApiError(400, "bad_request", msg).body
-        head = f"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
-        self.transport.write(head.encode() + b"connection: close\r\n\r\n" + body)
-        self.transport.close()
-
-
 class Server(uvicorn.Server):
     """Drains: at SIGTERM or Ctrl-C it refuses new work, finishes the old, then ends with code 0."""
 
@@ -347,6 +310,13 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self.services: Services = app.state.services
         self._until = float("inf")
+
+    @property
+    def url(self) -> str:
+        """Where it listens, once it is started."""
+        options = self.services.options
+        host, port = self.servers[0].sockets[0].getsockname()[:2]
+        return url_of(host, port, tls=options.tls_self_signed or options.cert is not None)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.services.draining:
@@ -357,10 +327,7 @@ class Server(uvicorn.Server):
         if self.services.error is not None:
             self.should_exit = True
         if counter == 0:
-            scheme = "https" if self.config.is_ssl else "http"
-            address = self.servers[0].sockets[0].getsockname()
-            host = f"[{address[0]}]" if ":" in address[0] else address[0]
-            print(f"listening on {scheme}://{host}:{address[1]}", flush=True)
+            print(f"listening on {self.url}", flush=True)
         if self.services.draining and self._until == float("inf"):
             log.info("draining")
             self._until = time.monotonic() + self.services.options.drain_s
@@ -373,42 +340,37 @@ class Server(uvicorn.Server):
 def make_server(app: FastAPI) -> Server:
     """A server for `app`, not started. Raises InputError for TLS files that cannot be used."""
     options: ServeOptions = app.state.services.options
-    protocol = type("Http", (_Http,), {"max_connections": options.max_connections, "head_s": options.read_timeout_s})
-    config = uvicorn.Config(
+    files = tls_files(options)
+    config = server_config(
         app,
+        limits=ConnectionLimits(
+            connections=options.max_connections,
+            per_address=options.max_connections if options.no_keys else options.max_per_address,
+            waiting=max(1, options.max_connections // 2),
+            head_s=options.read_timeout_s,
+        ),
+        tls=tls_context(*files) if files else None,
+        proxies=Proxies(options.proxies),
+        bad_request=lambda line: ApiError(400, "bad_request", line).body,
         host=options.host,
         port=options.port,
-        http=protocol,
         ws="websockets-sansio",
         ws_max_size=options.max_frame_bytes + 1024,
         ws_per_message_deflate=False,
         ws_ping_timeout=60,
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        h11_max_incomplete_event_size=32 << 10,
-        timeout_keep_alive=10,
-        timeout_graceful_shutdown=5,
-        **tls_files(options),
     )
-    try:
-        config.load()
-    except (OSError, ssl.SSLError) as error:
-        raise InputError(f"cannot use {options.cert} and {options.key} for TLS ({error})") from None
-    if config.ssl is not None:
-        config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
     return Server(app, config)
 
 
-def tls_files(options: ServeOptions) -> dict[str, Any]:
-    """`ssl_certfile` and `ssl_keyfile`, where TLS is asked for; a self-signed certificate is made at the first time."""
+def tls_files(options: ServeOptions) -> tuple[Path, Path] | None:
+    """Certificate and key, where TLS is asked for; a self-signed certificate is made at the first time."""
     if options.tls_self_signed:
         cert, key = self_signed(options.state or state_folder(), [options.host])
         print(f"self-signed certificate {cert}\n  SHA-256 fingerprint {fingerprint(cert)}", flush=True)
-        return {"ssl_certfile": str(cert), "ssl_keyfile": str(key)}
+        return cert, key
     if options.cert and options.key:
-        return {"ssl_certfile": str(options.cert), "ssl_keyfile": str(options.key)}
-    return {}
+        return options.cert, options.key
+    return None
 
 
 def run_server(options: ServeOptions) -> None:

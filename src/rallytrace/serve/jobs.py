@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from rallytrace import storage
+from rallytrace.decode.child import Limits
+from rallytrace.decode.videos import Decoder, Source, VideoLimits
 from rallytrace.errors import InputError, RallytraceError
-from rallytrace.serve.decode import DecodeLimits, Decoder, Source
 from rallytrace.serve.engine import BatchingNetwork, Busy, Cancelled
 from rallytrace.serve.security import ApiError
 from rallytrace.track import FILL, Tracker
@@ -115,9 +116,11 @@ class Jobs:
         """Jobs that are not finished."""
         return sum(not job.is_finished for job in self._jobs.values())
 
-    def limits(self, frames: int, wall_s: float) -> DecodeLimits:
+    def limits(self, frames: int, wall_s: float) -> VideoLimits:
+        """Of a video of at most so many frames, to be done with after so many seconds."""
         o = self._options
-        return DecodeLimits(o.decode_memory, o.decode_cpu_s, wall_s, frames, o.max_pixels, o.max_video_s)
+        child = Limits(o.decode_memory, o.decode_cpu_s, wall_s)
+        return VideoLimits(child, frames, o.max_pixels, o.max_video_s)
 
     @contextmanager
     def file(self) -> Iterator[Path]:
@@ -184,7 +187,7 @@ class Jobs:
             job.expires_at = time.monotonic() + self._options.keep_s
             job.finished.set()
 
-    def _limits(self) -> DecodeLimits:
+    def _limits(self) -> VideoLimits:
         return self.limits(self._options.max_frames, self._options.job_timeout_s)
 
 

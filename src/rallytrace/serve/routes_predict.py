@@ -15,10 +15,10 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 from starlette.datastructures import UploadFile
 
+from rallytrace.decode.videos import Decoder
 from rallytrace.errors import InputError
 from rallytrace.serve import bodies, jobs, protocol
 from rallytrace.serve.app import Services
-from rallytrace.serve.decode import Decoder
 from rallytrace.serve.engine import BatchingNetwork, Model
 from rallytrace.serve.jobs import TrackOptions
 from rallytrace.serve.protocol import FrameRecord

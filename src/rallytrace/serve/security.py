@@ -1,40 +1,35 @@
-"""Who may do what, and how much: typed errors, API keys, rate limits, TLS, and the guard around every request."""
+"""Who may do what, and how much: typed errors, API keys, rate limits, and the guard around every request."""
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import datetime
 import hashlib
 import hmac
-import ipaddress
 import json
 import logging
 import os
 import re
 import secrets
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rallytrace.errors import EndpointError, InputError, MissingDependency, ModelError, RallytraceError, VideoError
-from rallytrace.files import AtomicFile, make_folder, output_errors
+from rallytrace.files import AtomicFile, make_folder
 from rallytrace.serve.engine import Busy, Cancelled, Metrics, NotReady
+from rallytrace.web.names import LOCAL_NAMES, Names
 
 log, access = logging.getLogger("rallytrace.serve"), logging.getLogger("rallytrace.access")
 SCOPES = ("track", "stream", "metrics", "admin")
-LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 MIN_BODY_BYTES_S = 10_000  # a body that comes in slower is given up
 DISCARD_S = 1.0
-CERTIFICATE_DAYS = 397
 HEADERS = {
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
@@ -194,14 +189,13 @@ class RateLimit:
 
 
 class Gate:
-    """Lets a request in, or raises ApiError 401, 403 or 429. Without keys everyone may do all but is a local name.
+    """Lets a request in, or raises ApiError 401, 403 or 429. Without keys everyone may do all who calls it by a name
+    of `names`."""
 
-    local_only: there are no keys because only this machine can reach the server; then the Host must be a local name,
-    or a web page could reach it under a name of its own (DNS rebinding).
-    """
-
-    def __init__(self, keys: KeyFile | None, *, local_only: bool) -> None:
-        self._keys, self._local_only, self._limit = keys, local_only, RateLimit()
+    def __init__(self, keys: KeyFile | None, names: Names) -> None:
+        self._keys = keys
+        self._names = names
+        self._limit = RateLimit()
 
     def has_key(self, headers: Headers) -> bool:
         """Whether a key comes in the headers, or none is needed."""
@@ -222,12 +216,10 @@ class Gate:
 
     def check_origin(self, headers: Headers) -> None:
         """A browser says which page a request comes from: only our own may do what its user may. Raises ApiError."""
-        host, origin = headers.get("host", ""), headers.get("origin")
-        if origin is not None and origin.partition("://")[2] != host:
-            raise ApiError(403, "forbidden", "requests from pages of other origins are refused")
-        name = host.rpartition(":")[0] if re.search(r":\d+$", host) else host
-        if self._local_only and name.strip("[]").lower() not in LOCAL_NAMES:
-            raise ApiError(403, "forbidden", f"this server answers to {LOCAL_NAMES[0]} only, not to {host[:80]!r}")
+        if self._names.wrong_origin(headers) is not None:
+            raise ApiError(403, "forbidden", "requests from pages of other origins are refused (--public-url)")
+        if (name := self._names.wrong_host(headers)) is not None:
+            raise ApiError(403, "forbidden", f"this server answers to {LOCAL_NAMES[0]} only, not to {name!r}")
 
 
 def _key_text(headers: Headers) -> str:
@@ -370,73 +362,3 @@ class _Call:
         raw = [(name.encode(), value.encode()) for name, value in headers.items()]
         await self.send({"type": "http.response.start", "status": error.status, "headers": raw})
         await self.send({"type": "http.response.body", "body": body})
-
-
-def self_signed(folder: Path, hosts: Iterable[str]) -> tuple[Path, Path]:
-    """A certificate and its key in `folder`, made at the first start, and anew where expired or for other hosts.
-
-    The key file has mode 0600. Raises MissingDependency without cryptography, OutputError.
-    """
-    try:
-        from cryptography import x509
-    except ImportError as error:
-        raise MissingDependency("--tls self-signed needs cryptography: pip install 'rallytrace[serve]'") from error
-    names = sorted({*LOCAL_NAMES, socket.gethostname(), *hosts} - {"0.0.0.0", "::", ""})
-    cert, key = folder / "endpoint.crt", folder / "endpoint.key"
-    if cert.is_file() and key.is_file():
-        old = x509.load_pem_x509_certificate(cert.read_bytes())
-        alternatives = old.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        known = {str(name.value) for name in alternatives}
-        soon = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=7)
-        if known >= set(names) and old.not_valid_after_utc > soon:
-            return cert, key
-    make_folder(folder)
-    for path, data in zip((key, cert), _new_certificate(names), strict=True):
-        with (atomic := AtomicFile(path, "wb")) as file, output_errors(path):
-            os.chmod(atomic.partial, 0o600)
-            file.write(data)
-    return cert, key
-
-
-def _new_certificate(names: list[str]) -> tuple[bytes, bytes]:
-    """A P-256 key and a certificate for `names`, PEM."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "rallytrace endpoint")])
-    now = datetime.datetime.now(datetime.UTC)
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=CERTIFICATE_DAYS))
-        .add_extension(x509.SubjectAlternativeName([_alternative(n) for n in names]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-    )
-    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    return pem, builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
-
-
-def _alternative(name: str) -> Any:
-    from cryptography import x509
-
-    try:
-        return x509.IPAddress(ipaddress.ip_address(name))
-    except ValueError:
-        return x509.DNSName(name)
-
-
-def fingerprint(cert: Path) -> str:
-    """SHA-256 of a PEM certificate, in hex: what a client pins."""
-    text = cert.read_text("ascii").split("-----BEGIN CERTIFICATE-----")[1].split("-----END")[0]
-    return hashlib.sha256(base64.b64decode(text)).hexdigest()
-
-
-def state_folder() -> Path:
-    """Where keys and certificates of this user are kept."""
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "rallytrace"

@@ -201,13 +201,16 @@ def _frame_of_image(image: Image) -> av.VideoFrame:
     return frame
 
 
-def decode_picture(data: bytes, what: str) -> av.VideoFrame:
-    """One picture of a PNG, JPEG, BMP, WebP or TIFF file's bytes. Raises VideoError, with `what` as its name."""
+def decode_picture(data: bytes, what: str, max_pixels: int = MAX_PIXELS) -> av.VideoFrame:
+    """One picture of a PNG, JPEG, BMP, WebP or TIFF file's bytes. Raises VideoError, with `what` as its name.
+
+    max_pixels: the decoder itself refuses more, whatever the file says of its size, before it allocates them.
+    """
     codec = next((codec for magic, codec in MAGIC.items() if data.startswith(magic)), None)
     if codec is None:
         raise VideoError(f"{what} is not a picture, expected PNG, JPEG, BMP, WebP or TIFF")
     context = cast("av.VideoCodecContext", av.VideoCodecContext.create(codec, "r"))
-    context.options = dict(DECODER_OPTIONS)
+    context.options = {"max_pixels": str(max_pixels)}
     context.thread_count = 1
     try:
         frames = context.decode(av.Packet(data)) or context.decode(None)
