@@ -24,7 +24,7 @@ from rallytrace.checkpoint import save_checkpoint
 from rallytrace.models import build, get_spec
 from rallytrace.runtime import Network
 from rallytrace.runtime.export import export
-from rallytrace.track import Tracker
+from rallytrace.tracker import Tracker
 from rallytrace.trajectory import Linker
 from rallytrace.trajectory.path import PathFinder
 from rallytrace.window import Background, RepeatFilter, WindowMaker

@@ -21,7 +21,7 @@ from rallytrace import video
 from rallytrace.files import make_folder
 from rallytrace.labels import read_labels, write_labels
 from rallytrace.runtime import load_network
-from rallytrace.track import Tracker
+from rallytrace.tracker import Tracker
 from rallytrace.types import XY, BallLabel, Image, Visibility
 
 THRESHOLD = 0.2  # low: a wrong proposal costs a look, a missing one a search

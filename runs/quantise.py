@@ -23,7 +23,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from rallytrace import evaluate_clips, load_clips, load_network, video
 from rallytrace.runtime import Network, bundled
-from rallytrace.track import Tracker
+from rallytrace.tracker import Tracker
 from rallytrace.types import Clip
 
 

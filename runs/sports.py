@@ -24,7 +24,7 @@ from pathlib import Path
 from rallytrace import BallLabel, BallPoint, Visibility, load_network, video
 from rallytrace.labels import VIDEO_SUFFIXES, read_labels, write_labels
 from rallytrace.runtime import Network
-from rallytrace.track import Tracker
+from rallytrace.tracker import Tracker
 from rallytrace.trajectory import Linker
 
 VALIDATION = ("vienna", "cincinnati")

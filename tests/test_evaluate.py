@@ -12,7 +12,7 @@ from rallytrace.errors import InputError, OutputError
 from rallytrace.evaluate import evaluate_clips, sample_sheet, write_report
 from rallytrace.evaluate.report import contact_sheet, crops, worst
 from rallytrace.runtime import load_network
-from rallytrace.track import Tracker
+from rallytrace.tracker import Tracker
 from rallytrace.types import Clip, Frame
 
 from .networks import Brightest

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rallytrace.track import Tracker
+from rallytrace.tracker import Tracker
 from rallytrace.trajectory.path import AHEAD, BLOCK, PathFinder, Peak
 from rallytrace.types import XY, BallPoint, Frame
 

@@ -1,12 +1,16 @@
 """`Tracker`: one point per frame, in order, at the right place, whatever the chunking, the cuts and the repeats."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from rallytrace.track import Tracker
+from rallytrace.errors import InputError
+from rallytrace.models import ModelSpec
+from rallytrace.tracker import Tracker
 from rallytrace.trajectory.path import AHEAD
-from rallytrace.types import BallPoint, Frame, PointSource
-from rallytrace.window import BACKGROUND_EVERY, BACKGROUND_REACH
+from rallytrace.types import BallPoint, Frame, Image, PointSource
+from rallytrace.window import BACKGROUND_EVERY, BACKGROUND_REACH, FLASH
 
 from .networks import Brightest, brightest_spec, dot_frame
 
@@ -135,6 +139,116 @@ def test_threshold() -> None:
     faint = [Frame(i, i / 30, np.clip(dot_frame(at(i), level=0) * 0.3, 0, 255).astype(np.uint8)) for i in range(20)]
     assert all(p.xy is None for p in track(Tracker(Brightest(), WH), faint))
     assert all(p.xy is not None for p in track(Tracker(Brightest(), WH, threshold=0.2), faint))
+
+
+@pytest.mark.parametrize("length", [1, 3])
+@pytest.mark.parametrize("live", [False, True])
+def test_a_flash_costs_no_more_than_its_own_frames(live: bool, length: int) -> None:
+    """Neither a new background nor new windows: all but the lit frames have the same points."""
+    plain = frames(60)
+    lit = [Frame(f.index, f.pts_s, np.full_like(f.image, 250)) if 30 <= f.index < 30 + length else f for f in plain]
+    assert [p.frame for p in track(Tracker(Brightest(), WH, live=live), lit)] == list(range(60))
+    before, after = (track(Tracker(Brightest(), WH, live=live, path=False), source) for source in (plain, lit))
+    far = [a.frame for a, b in zip(before, after, strict=True) if a.xy != pytest.approx(b.xy, abs=0.2)]
+    assert set(far) <= set(range(30, 30 + length))
+
+
+def test_a_live_flash_holds_points_back_for_some_frames_only() -> None:
+    tracker, given, flash = Tracker(Brightest(), WH, live=True), 0, np.full((288, 512), 250, np.uint8)
+    for i, frame in enumerate(frames(60)):
+        given += len(tracker.push(frame if i < 40 else Frame(i, frame.pts_s, flash if i % 2 else frame.image)))
+        assert i + 1 - given <= 5 + FLASH + 1
+
+
+@pytest.mark.parametrize("spec", [brightest_spec(), brightest_spec(background=False, outputs=1, frames=3)])
+def test_one_array_for_all_frames(spec: ModelSpec) -> None:
+    """As whoever reads with OpenCV has it: nothing may be kept of a caller's array."""
+    array = np.empty((288, 512), np.uint8)
+    tracker, points = Tracker(Brightest(spec), WH), list[BallPoint]()
+    for frame in frames(75):
+        array[:] = frame.image
+        points += tracker.push(Frame(frame.index, frame.pts_s, array))
+        array[:] = 77
+    assert points + tracker.flush() == track(Tracker(Brightest(spec), WH), frames(75))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"threshold": 3}, "threshold must be between 0 and 1, or None .* got 3"),
+        ({"threshold": 0}, "threshold"),
+        ({"threshold": -0.5}, "threshold"),
+        ({"threshold": float("nan")}, "threshold .* got nan"),
+        ({"threshold": "0.5"}, "threshold .* got '0.5'"),
+        ({"overlap": 2.5}, "overlap .* got 2.5"),
+        ({"overlap": 0}, "overlap .* got 0"),
+        ({"batch": 0}, "batch .* got 0"),
+        ({"batch": 1.5}, "batch"),
+        ({"merge": "best"}, "merge must be last, mean or centre, got 'best'"),
+        ({"source_wh": (0, 0)}, r"source_wh must be positive.*got \(0, 0\)"),
+        ({"source_wh": (-1280, 720)}, "source_wh"),
+        ({"source_wh": (float("nan"), 720)}, "source_wh .*nan"),
+        ({"source_wh": (1280.5, 720.0)}, "source_wh .*1280.5"),
+        ({"source_wh": (1280, 720, 3)}, "source_wh"),
+        ({"source_wh": 1280}, "source_wh .*1280"),
+        ({"network": "accurate"}, "network must be one that load_network gives, got str"),
+    ],
+)
+def test_what_no_tracker_can_have(options: dict[str, object], words: str) -> None:
+    wanted = {"network": Brightest(), "source_wh": WH, **options}
+    with pytest.raises(InputError, match=words) as caught:
+        Tracker(**wanted)  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+
+
+def rgb_spec() -> ModelSpec:
+    return replace(brightest_spec(), colour="rgb")
+
+
+@pytest.mark.parametrize(
+    ("spec", "pushed", "words"),
+    [
+        (brightest_spec(), np.zeros((288, 512), np.uint8), "push takes a Frame, got ndarray"),
+        (brightest_spec(), None, "push takes a Frame, got NoneType"),
+        (
+            brightest_spec(),
+            Frame(0, 0.0, np.zeros((288, 512, 3), np.uint8)),
+            "image must be grey, 512 wide and 288 high",
+        ),
+        (brightest_spec(), Frame(0, 0.0, np.zeros((288, 512, 1), np.uint8)), "image must be grey"),
+        (brightest_spec(), Frame(0, 0.0, np.zeros((512, 288), np.uint8)), "image must be grey"),
+        (rgb_spec(), Frame(0, 0.0, np.zeros((288, 512), np.uint8)), "image must be rgb"),
+        (rgb_spec(), Frame(0, 0.0, np.zeros((288, 512, 4), np.uint8)), "image must be rgb"),
+    ],
+)
+def test_what_no_frame_can_be(spec: ModelSpec, pushed: Frame, words: str) -> None:
+    tracker = Tracker(Brightest(spec), WH)
+    with pytest.raises(InputError, match=words):
+        tracker.push(pushed)
+
+
+def test_frames_come_in_order_and_once() -> None:
+    tracker = Tracker(Brightest(), WH)
+    for i in (4, 7):
+        tracker.push(Frame(i, i / 30, dot_frame(at(i))))
+    for i in (7, 3):
+        with pytest.raises(InputError, match=f"frame {i} comes after frame 7"):
+            tracker.push(Frame(i, i / 30, dot_frame(at(i))))
+    tracker.flush()
+    tracker.push(Frame(0, 0.0, dot_frame(at(0))))
+
+
+@pytest.mark.parametrize(
+    ("pts_s", "image", "words"),
+    [
+        (float("nan"), np.zeros((2, 2), np.uint8), "pts_s must be a finite number"),
+        (0.0, [[0, 0], [0, 0]], "image must be an array"),
+        (0.0, np.zeros((2, 2), np.float32), "image must be uint8"),
+    ],
+)
+def test_what_is_no_frame(pts_s: float, image: Image, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        Frame(0, pts_s, image)
 
 
 def test_wrong_overlap_and_picture_size() -> None:

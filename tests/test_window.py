@@ -3,19 +3,20 @@
 import numpy as np
 import pytest
 
-from rallytrace.types import Image
+from rallytrace.types import Frame, Image
 from rallytrace.window import (
     BACKGROUND_EVERY,
     BACKGROUND_REACH,
+    FLASH,
     Background,
     Merger,
     RepeatFilter,
     Window,
     WindowMaker,
     backgrounds,
-    is_cut,
     is_repeat,
     median,
+    moments,
     stack_channels,
 )
 
@@ -204,8 +205,47 @@ def test_a_still_source_is_not_held_back() -> None:
     assert [repeats.is_new(still) for _ in range(7)] == [True, False, False, True, True, True, True]
 
 
-def test_cuts() -> None:
-    rng = np.random.default_rng(0)
-    a = rng.integers(0, 256, (64, 64), dtype=np.uint8)
-    assert is_cut(a, 255 - a)
-    assert not is_cut(a, np.clip(a.astype(int) + 12, 0, 255).astype(np.uint8))  # a flash light is no cut
+def shown(pictures: list[Image]) -> list[tuple[int, int]]:
+    """(frame, scene) of the pictures that are new."""
+    frames = [Frame(i, i / 30, picture) for i, picture in enumerate(pictures)]
+    return [(frame, scene) for frame, scene, _ in moments(frames, lambda image: image)]
+
+
+def scene_of(seed: int, pictures: int) -> list[Image]:
+    """Noise of some 60 grey levels around another mean, so that each is new and none a cut from the one before."""
+    rng = np.random.default_rng(seed)
+    ground = rng.integers(0, 120, (64, 64)) + 60 * seed
+    return [np.clip(ground + rng.integers(0, 15, (64, 64)), 0, 255).astype(np.uint8) for _ in range(pictures)]
+
+
+def test_a_cut_is_where_the_picture_stays_different() -> None:
+    a, b = scene_of(0, 12), scene_of(2, 12)
+    assert shown(a + b) == [(i, int(i >= 12)) for i in range(24)]
+    assert shown(a + b[:2]) == [(i, int(i >= 12)) for i in range(14)]  # as far as the video goes
+    brighter = [np.clip(picture.astype(int) + 12, 0, 255).astype(np.uint8) for picture in a]
+    assert shown(a + brighter) == [(i, 0) for i in range(24)]
+
+
+@pytest.mark.parametrize("level", [0, 150, 255])
+@pytest.mark.parametrize("length", range(1, FLASH + 1))
+def test_a_flash_belongs_to_its_scene(level: int, length: int) -> None:
+    """White or black, fading or not, and twice in a row."""
+    pictures = scene_of(1, 40)
+    for start in (10, 10 + length + 1):
+        for n in range(length):
+            share = 1 - 0.5 * n / length
+            lit = pictures[start + n] * (1 - share) + level * share
+            pictures[start + n] = np.rint(lit).astype(np.uint8)
+    assert {scene for _, scene in shown(pictures)} == {0}
+
+
+def test_a_flash_may_come_next_to_a_cut() -> None:
+    a, b = scene_of(0, 12), scene_of(2, 12)
+    white = [np.full((64, 64), 255, np.uint8)]
+    assert {scene for _, scene in shown(a + b[:1] + white + b[1:])} == {0, 1}
+    assert {scene for _, scene in shown(a[:-1] + white + a[-1:] + b)} == {0, 1}
+
+
+def test_what_lasts_longer_than_a_flash_is_a_scene() -> None:
+    a, b = scene_of(0, 12), scene_of(2, FLASH + 1)
+    assert [scene for _, scene in shown(a + b + a)][:: len(a)][:3] == [0, 1, 2]

@@ -24,7 +24,8 @@ from rallytrace.labels import load_clips, read_labels, write_labels
 from rallytrace.models import MODELS, ModelSpec
 from rallytrace.runtime import Network, load_network
 from rallytrace.synth import RallyOptions, make_clip
-from rallytrace.track import Tracker, TrackResult, track_video
+from rallytrace.track import TrackResult, track_video
+from rallytrace.tracker import Tracker
 from rallytrace.trajectory import Linker, Trajectory
 from rallytrace.types import BallLabel, BallPoint, Clip, Frame, VideoInfo, Visibility
 

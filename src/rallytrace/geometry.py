@@ -12,7 +12,8 @@ from typing import Self
 
 import numpy as np
 
-from rallytrace.types import XY, Image
+from rallytrace.errors import InputError
+from rallytrace.types import XY, Image, check_wh
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +29,15 @@ class FrameTransform:
     canvas_wh: tuple[int, int]
 
     def __post_init__(self) -> None:
-        if min(*self.source_wh, *self.content_wh) < 1:
-            raise ValueError(f"sizes must be positive, got {self}")
+        for name in ("source_wh", "content_wh", "canvas_wh"):
+            check_wh(name, getattr(self, name))
         if self.content_wh[0] > self.canvas_wh[0] or self.content_wh[1] > self.canvas_wh[1]:
             raise ValueError(f"content_wh {self.content_wh} does not fit into canvas_wh {self.canvas_wh}")
 
     @classmethod
     def fit_area(cls, source_wh: tuple[int, int], model_wh: tuple[int, int], multiple: int = 16) -> Self:
         """The canvas with the source's aspect and about as many pixels as `model_wh`, a `multiple` on each side."""
+        check_wh("source_wh", source_wh)
         scale = math.sqrt(model_wh[0] * model_wh[1] / (source_wh[0] * source_wh[1]))
         content = (max(1, round(source_wh[0] * scale)), max(1, round(source_wh[1] * scale)))
         canvas = (-(-content[0] // multiple) * multiple, -(-content[1] // multiple) * multiple)
@@ -44,6 +46,7 @@ class FrameTransform:
     @classmethod
     def fit_inside(cls, source_wh: tuple[int, int], model_wh: tuple[int, int]) -> Self:
         """Exactly the canvas `model_wh`, the picture as large as fits (networks of one fixed size)."""
+        check_wh("source_wh", source_wh)
         scale = min(model_wh[0] / source_wh[0], model_wh[1] / source_wh[1])
         content = (max(1, round(source_wh[0] * scale)), max(1, round(source_wh[1] * scale)))
         return cls(source_wh, content, model_wh)
@@ -61,13 +64,16 @@ class FrameTransform:
         return (xy[0] + 0.5) / sx - 0.5, (xy[1] + 0.5) / sy - 0.5
 
     def pad(self, image: Image) -> Image:
-        """`image` (content h, w[, 3]) on the canvas; the padding is black, as outside a broadcast's picture."""
+        """`image` (content h, w[, 3]) on the canvas, in memory of its own: whoever owns `image` may use it again.
+
+        The padding is black, as outside a broadcast's picture. Raises InputError for another size.
+        """
         cw, ch = self.canvas_wh
         h, w = image.shape[:2]
         if (w, h) != self.content_wh:
-            raise ValueError(f"image must be {self.content_wh} wide and high, got {(w, h)}")
+            raise InputError(f"image must be {self.content_wh} wide and high, got {(w, h)}: resize it to content_wh")
         if (w, h) == (cw, ch):
-            return image
+            return image.copy()
         return np.pad(image, ((0, ch - h), (0, cw - w), *(((0, 0),) * (image.ndim - 2))))
 
 

@@ -1,8 +1,7 @@
-"""Frames in, ball positions out. Hops 2 to 4 are one object, `Tracker`; everything that tracks is a loop around it."""
+"""One video in, its CSV and its video with the ball marked out: `Tracker` between a reader and two writers."""
 
 from __future__ import annotations
 
-import math
 import queue
 import threading
 import time
@@ -12,236 +11,19 @@ from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Protocol, Self, TypeVar
+from typing import Self, TypeVar
 
-import numpy as np
-
-from rallytrace import heatmap, video
+from rallytrace import video
 from rallytrace.annotate import Style, Trail, draw
-from rallytrace.errors import InputError, OutputError, VideoError
+from rallytrace.errors import OutputError, VideoError
 from rallytrace.files import make_folder
-from rallytrace.geometry import FrameTransform
-from rallytrace.models import ModelSpec
-from rallytrace.runtime import Floats, Network, load_network
+from rallytrace.runtime import Network, load_network
+from rallytrace.tracker import OpenTracker, PointStream, Tracker
 from rallytrace.trajectory import CsvWriter, Linker
-from rallytrace.trajectory.path import AHEAD, BLOCK, LEAST, MOST_PEAKS, PathFinder, Peak
-from rallytrace.types import XY, BallPoint, Frame, Image, PointSource, VideoInfo, Yuv
-from rallytrace.window import (
-    BACKGROUND_EVERY,
-    BACKGROUND_REACH,
-    Background,
-    MergeMode,
-    Merger,
-    RepeatFilter,
-    Window,
-    WindowMaker,
-    is_cut,
-)
+from rallytrace.types import BallPoint, Frame, PointSource, VideoInfo, Yuv
 
 T = TypeVar("T")
 FILL = 5  # frames; longer gaps are left open by default
-
-
-class PointStream(Protocol):
-    """What turns the frames of one video into points: a `Tracker`, or a session of one on a server."""
-
-    @property
-    def transform(self) -> FrameTransform: ...
-
-    @property
-    def colour(self) -> Literal["grey", "rgb"]: ...
-
-    def push(self, frame: Frame) -> list[BallPoint]: ...
-
-    def flush(self) -> list[BallPoint]: ...
-
-
-OpenTracker = Callable[[VideoInfo], AbstractContextManager[PointStream]]
-
-
-class Scenes:
-    """Which pictures of a video are new, where its scenes begin, and at which frames a fresh tracker would be in step.
-
-    spec, overlap, live, path: of the tracker. step: of its windows. position: of the latest picture, counted through
-    all scenes, repeats left out. first: the position at which the present scene begins.
-    """
-
-    def __init__(self, spec: ModelSpec, overlap: int = 1, *, live: bool = False, path: bool = True) -> None:
-        if not 1 <= overlap <= spec.frames:
-            raise InputError(f"overlap must be between 1 and the network's {spec.frames} frames, got {overlap}")
-        self.step = max(1, round(spec.frames / overlap))
-        # Pictures that windows, samples of the background and blocks of the path begin with: where a fresh tracker
-        # would be in step.
-        path = path and not live
-        self._in_step = math.lcm(self.step, BACKGROUND_EVERY if spec.background else 1, BLOCK if path else 1)
-        behind = BACKGROUND_EVERY * (BACKGROUND_REACH * (2 if live else 1) + 1) if spec.background else 0
-        self._reach = behind + spec.frames + AHEAD * path  # no point depends on pictures farther back
-        self._starts: list[tuple[int, int, int]] = []  # position, frame index, how far ahead it serves
-        self._last: Image = np.empty((0, 0), np.uint8)  # the latest picture
-        self.position = -1
-        self.begin()
-
-    def begin(self) -> None:
-        """A new scene, or a new video: the next picture is its first."""
-        self.first, self._repeats = self.position + 1, RepeatFilter()
-
-    def is_cut(self, image: Image) -> bool:
-        """Whether `image` begins a new scene; `begin` it then."""
-        return self.position >= self.first and is_cut(self._last, image)
-
-    def push(self, frame: int, image: Image) -> bool:
-        """Whether the picture of that frame is new; False where it repeats the one before."""
-        if not self._repeats.is_new(image):
-            return False
-        self._last, self.position = image, self.position + 1
-        count = self.position - self.first
-        if count % self._in_step == 0 and self._repeats.is_fresh:
-            self._starts.append((self.position, frame, self._reach if count else 0))
-        return True
-
-    @property
-    def keep_from(self) -> int:
-        """The frame that a fresh tracker must be fed from to give the same points from what `forget` was told on."""
-        return self._starts[0][1] if self._starts else 0
-
-    def forget(self, oldest: int) -> None:
-        """No point of a picture before position `oldest` will be asked for."""
-        serving = [k for k, (position, _, after) in enumerate(self._starts) if position + after <= oldest]
-        del self._starts[: serving[-1] if serving else 0]
-
-
-class Tracker:
-    """Feed it the frames of one video in order; it gives one BallPoint per frame, in order, some frames later.
-
-    network: see `runtime.load_network`. source_wh: size of the video. threshold: peaks below are "no ball", but for
-    those on a path, which need 0.6 of it; the network's own when None. overlap: how many windows see each frame, from 1
-    (fastest) to the window's length.
-    live: use the past only, so that points come after one window instead of after nine seconds. path: take the peak of
-    each frame that the motion before and after speaks for (`trajectory.path`; not live), instead of its highest one.
-    batch: windows per run of the network.
-
-        with video.read(path) as reader:
-            tracker = Tracker(load_network(), reader.info.wh)
-            reader.give(wh=tracker.transform.content_wh, colour=tracker.colour)
-            for frame in reader:
-                for point in tracker.push(frame): ...
-            for point in tracker.flush(): ...
-    """
-
-    def __init__(
-        self,
-        network: Network,
-        source_wh: tuple[int, int],
-        *,
-        threshold: float | None = None,
-        overlap: int = 1,
-        merge: MergeMode = "mean",
-        live: bool = False,
-        path: bool = True,
-        batch: int = 1,
-    ) -> None:
-        spec = network.spec
-        self.network = network
-        self.transform = FrameTransform.fit_area(source_wh, spec.size_wh, spec.multiple)
-        self.threshold = spec.threshold if threshold is None else threshold
-        self._scenes = Scenes(spec, overlap, live=live, path=path)
-        self._merge, self._live, self._path, self._batch = merge, live, path and not live, batch
-        self._diagonal_px = math.hypot(*source_wh)
-        self._waiting: deque[tuple[int, float, int]] = deque()  # frame index, pts_s, position of its picture
-        self._results: dict[int, tuple[XY | None, float]] = {}  # position -> source xy, score
-        self._begin_scene()
-
-    @property
-    def colour(self) -> Literal["grey", "rgb"]:
-        """The colour that frames must have."""
-        return self.network.spec.colour
-
-    @property
-    def keep_from(self) -> int:
-        """The frame that a fresh tracker must be fed from to give the same points as this one from now on.
-
-        It is a few hundred frames back at most: who keeps those can go on elsewhere when this tracker is lost.
-        """
-        return self._scenes.keep_from
-
-    def push(self, frame: Frame) -> list[BallPoint]:
-        """`frame.image` at `transform.content_wh`, grey or RGB as `colour` says."""
-        image = self.transform.pad(frame.image)
-        if self._scenes.is_cut(image):
-            self._end_scene()
-            self._begin_scene()
-        if self._scenes.push(frame.index, image):
-            self._windows += self._maker.push(image)
-            if len(self._windows) >= self._batch:
-                self._predict(settled=self._maker.settled)
-        self._waiting.append((frame.index, frame.pts_s, self._scenes.position))
-        return self._emit()
-
-    def flush(self) -> list[BallPoint]:
-        """The points of the last frames; the tracker is then ready for another video of the same size."""
-        self._end_scene()
-        points = self._emit()
-        self._begin_scene()
-        return points
-
-    def _begin_scene(self) -> None:
-        spec = self.network.spec
-        background = Background(live=self._live) if spec.background else None
-        self._maker = WindowMaker(spec.frames, step=self._scenes.step, outputs=spec.outputs, background=background)
-        self._merger = Merger(spec.frames, self._merge)
-        self._windows: list[Window] = []
-        self._finder = PathFinder(self._diagonal_px, self.threshold)
-        self._undecided: deque[tuple[int, list[Peak]]] = deque()  # position, peaks
-
-    def _end_scene(self) -> None:
-        self._windows += self._maker.flush()
-        self._predict(settled=None)
-        self._settle(self._finder.flush())
-        self._scenes.begin()
-
-    def _predict(self, *, settled: int | None) -> None:
-        """Run the windows that wait; keep the results of the positions that no later window will speak of."""
-        for start in range(0, len(self._windows), self._batch):
-            batch = self._windows[start : start + self._batch]
-            heatmaps, offsets = self.network.run(np.stack([window.stack for window in batch]))
-            for i, window in enumerate(batch):
-                self._merger.add(window, heatmaps[i], None if offsets is None else offsets[i])
-        self._windows = []
-        for position, heat, off in self._merger.pop(settled):
-            peaks = self._peaks(heat, off)
-            if self._path:
-                self._undecided.append((self._scenes.first + position, peaks))
-                self._settle(self._finder.push(peaks))
-            else:
-                found = peaks[0].score >= self.threshold
-                self._results[self._scenes.first + position] = peaks[0].xy if found else None, peaks[0].score
-
-    def _peaks(self, heat: Floats, offsets: Floats | None) -> list[Peak]:
-        spec = self.network.spec
-        most, least = (MOST_PEAKS, LEAST * self.threshold) if self._path else (1, 1.0)
-        found = heatmap.peaks(heat, offsets, stride=spec.stride, apart_px=spec.sigma_px, least=least, most=most)
-        return [Peak(self.transform.to_source(xy), score) for xy, score in found]
-
-    def _settle(self, decided: list[int | None]) -> None:
-        for choice in decided:
-            position, peaks = self._undecided.popleft()
-            self._results[position] = (
-                (None, peaks[0].score) if choice is None else (peaks[choice].xy, peaks[choice].score)
-            )
-
-    def _emit(self) -> list[BallPoint]:
-        points = []
-        while self._waiting and self._waiting[0][2] in self._results:
-            index, pts_s, position = self._waiting.popleft()
-            xy, score = self._results[position]
-            source = PointSource.NONE if xy is None else PointSource.MODEL
-            points.append(BallPoint(index, pts_s, xy, score, source))
-        newest = self._scenes.position  # a repeat of this picture may still come
-        oldest = self._waiting[0][2] if self._waiting else newest
-        for position in [p for p in self._results if p < min(oldest, newest)]:
-            del self._results[position]
-        self._scenes.forget(oldest)
-        return points
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,22 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from rallytrace.errors import InputError
+
 Image: TypeAlias = NDArray[np.uint8]  # (h, w) grey or (h, w, 3) RGB
 XY: TypeAlias = tuple[float, float]
+
+
+def is_whole(value: object, least: int) -> bool:
+    """Whether it is a whole number, Python's or numpy's, of at least that."""
+    return isinstance(value, int | np.integer) and bool(value >= least)
+
+
+def check_wh(name: str, wh: object) -> None:
+    """Raises InputError, with `name` in it, for what is no width and height in whole pixels."""
+    is_pair = isinstance(wh, (tuple, list)) and len(wh) == 2
+    if not is_pair or not all(is_whole(side, 1) for side in wh):  # type: ignore[attr-defined]
+        raise InputError(f"{name} must be positive: two whole numbers of pixels, (width, height), got {wh!r}")
 
 
 class Visibility(IntEnum):
@@ -55,8 +69,7 @@ class VideoInfo:
     pixel_aspect: Fraction = Fraction(1)  # width to height of an upright pixel, other than 1 in anamorphic video
 
     def __post_init__(self) -> None:
-        if min(self.wh) < 1:
-            raise ValueError(f"wh must be positive, got {self.wh}")
+        check_wh("wh", self.wh)
         if self.fps <= 0:
             raise ValueError(f"fps must be positive, got {self.fps}")
 
@@ -92,6 +105,10 @@ class Frame:
     def __post_init__(self) -> None:
         if self.index < 0:
             raise ValueError(f"frame index must be >= 0, got {self.index}")
+        if not math.isfinite(self.pts_s):
+            raise ValueError(f"pts_s must be a finite number of seconds, got {self.pts_s}")
+        if not isinstance(self.image, np.ndarray):
+            raise ValueError(f"image must be an array, uint8 (h, w) or (h, w, 3), got {type(self.image).__name__}")
         if self.image.dtype != np.uint8 or self.image.ndim not in (2, 3):
             raise ValueError(f"image must be uint8 (h, w) or (h, w, 3), got {self.image.dtype} {self.image.shape}")
 

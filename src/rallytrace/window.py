@@ -10,21 +10,24 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rallytrace.errors import InputError
 from rallytrace.types import Frame, Image
 
 Floats = NDArray[np.float32]
 MergeMode = Literal["last", "mean", "centre"]
+T = TypeVar("T")
 
 BACKGROUND_EVERY = 6  # a picture in six may be a sample of the background,
 BACKGROUND_REACH = 24  # which looks so many of them back and ahead (9.6 s in all at 30 frames/s)
 BACKGROUND_SAMPLES = 17  # and is the median of at most this many, evenly spread
 REPEAT_LEVELS = 1.5  # of 255; see `is_repeat`
-CUT_LEVELS = 30.0  # of 255; see `is_cut`
+CUT_LEVELS = 30.0  # of 255; see `Moments`
+FLASH = 5  # pictures that a flash may last
 
 
 def is_repeat(previous: Image, image: Image) -> bool:
@@ -65,23 +68,84 @@ class RepeatFilter:
         return self._run == 0
 
 
-def is_cut(previous: Image, image: Image) -> bool:
-    """Whether a new scene begins: the picture changed by more than 30 grey levels on average."""
-    a, b = previous[::4, ::4].astype(np.int16), image[::4, ::4].astype(np.int16)
-    return float(np.abs(a - b).mean()) > CUT_LEVELS
+def difference(a: Image, b: Image) -> float:
+    """By how many grey levels two pictures differ on average; one pixel in sixteen is looked at."""
+    return float(np.abs(a[::4, ::4].astype(np.int16) - b[::4, ::4]).mean())
+
+
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class Shown(Generic[T]):
+    """One picture and what it is to its scene. of: what came with it. begins: a new scene. is_new: no repeat.
+
+    is_fresh: whether new `Moments` that are given this picture first would go on in the same way.
+    """
+
+    of: T
+    image: Image
+    begins: bool
+    is_new: bool
+    is_fresh: bool
+
+
+class Moments(Generic[T]):
+    """Pictures of a video in, in order; out they come with what they are: new or repeated, of the same scene or not.
+
+    A new scene begins where the picture changes by more than 30 grey levels on average and stays different. A flash, or
+    a few pictures of nothing, go by within five pictures and belong to the scene. So after a jump pictures are held
+    back until the next one that is as before the jump, five at most.
+    """
+
+    def __init__(self) -> None:
+        self._repeats = RepeatFilter()
+        self._steady: Image | None = None  # the latest new picture that is no flash
+        self._held: deque[tuple[T, Image]] = deque()
+
+    def push(self, of: T, image: Image) -> Iterator[Shown[T]]:
+        """The pictures that are known now. Go through all of them before the next call."""
+        self._held.append((of, image))
+        return self._known(is_last=False)
+
+    def flush(self) -> Iterator[Shown[T]]:
+        """The pictures still held back: the video has ended."""
+        return self._known(is_last=True)
+
+    def _known(self, *, is_last: bool) -> Iterator[Shown[T]]:
+        while self._held:
+            jump = self._jump(self._held[0][1])
+            if jump <= CUT_LEVELS:
+                yield self._show()
+                continue
+            calm = min(CUT_LEVELS, jump / 2)
+            flash = next((n for n, (_, image) in enumerate(self._held) if self._jump(image) <= calm), 0)
+            if flash:
+                for _ in range(flash):
+                    yield self._show(is_flash=True)
+            elif is_last or len(self._held) > FLASH:
+                self._repeats = RepeatFilter()
+                yield self._show(begins=True)
+            else:
+                return
+
+    def _jump(self, image: Image) -> float:
+        return 0.0 if self._steady is None else difference(self._steady, image)
+
+    def _show(self, *, begins: bool = False, is_flash: bool = False) -> Shown[T]:
+        of, image = self._held.popleft()
+        is_new = self._repeats.is_new(image)
+        if is_new and not is_flash:
+            self._steady = image
+        return Shown(of, image, begins, is_new, is_new and not is_flash and self._repeats.is_fresh)
 
 
 def moments(frames: Iterable[Frame], pad: Callable[[Image], Image]) -> Iterator[tuple[int, int, Image]]:
     """(frame index, scene, padded picture) of the frames that are new moments, as the tracker sees them."""
-    repeats, scene = RepeatFilter(), 0
-    last: Image | None = None
-    for frame in frames:
-        image = pad(frame.image)
-        if last is not None and is_cut(last, image):
-            repeats, scene = RepeatFilter(), scene + 1
-        if repeats.is_new(image):
-            last = image
-            yield frame.index, scene, image
+    told: Moments[int] = Moments()
+    known = (told.push(frame.index, pad(frame.image)) for frame in frames)
+    scene = 0
+    for shown in itertools.chain(itertools.chain.from_iterable(known), told.flush()):
+        scene += shown.begins
+        if shown.is_new:
+            yield shown.of, scene, shown.image
 
 
 def median(images: list[Image]) -> Image:
@@ -240,7 +304,7 @@ class Merger:
 
     def __init__(self, length: int, mode: MergeMode = "mean") -> None:
         if mode not in ("last", "mean", "centre"):
-            raise ValueError(f"merge must be last, mean or centre, got {mode!r}")
+            raise InputError(f"merge must be last, mean or centre, got {mode!r}")
         self._mode = mode
         middle = (length - 1) / 2
         self._weights = [1.0 if mode != "centre" else middle + 1 - abs(i - middle) for i in range(length)]

@@ -12,7 +12,7 @@ from rallytrace import RallyOptions, load_network, make_clip, video
 from rallytrace.label.book import LabelBook, NotFound, WrongState
 from rallytrace.label.events import Label
 from rallytrace.label.proposals import Proposal, Proposer, uncertain
-from rallytrace.track import Tracker
+from rallytrace.tracker import Tracker
 
 from .sites import Site, wait_for
 

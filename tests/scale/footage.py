@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -21,8 +22,9 @@ def small_spec() -> ModelSpec:
     return replace(brightest_spec(), size_wh=WH)
 
 
-def make_frames(n: int, *, cuts: set[int], repeats: set[int]) -> list[Frame]:
-    """A dot flies over a ground that changes at each of `cuts`; pictures of `repeats` are those before them."""
+def make_frames(n: int, *, cuts: set[int], repeats: set[int], flashes: Set[int] = frozenset()) -> list[Frame]:
+    """A dot flies over a ground that changes at each of `cuts`; pictures of `repeats` are those before them, those of
+    `flashes` are white."""
     rng = np.random.default_rng(n)
     frames: list[Frame] = []
     level = 0
@@ -36,6 +38,7 @@ def make_frames(n: int, *, cuts: set[int], repeats: set[int]) -> list[Frame]:
             xy = (10 + 5.3 * i % (WH[0] - 20), 40 + 25 * np.sin(i / 9))
             flicker = rng.integers(-2, 3, WH[::-1])
             image = np.clip(ground + dot_frame(xy, WH, 0) * 0.75 + flicker, 0, 255).astype(np.uint8)
+        image = np.full_like(image, 240) if i in flashes else image
         frames.append(Frame(i, 0.25 + i / 30 + 0.004 * (i % 3), image))
     return frames
 

@@ -19,7 +19,7 @@ from rallytrace.runtime import load_network
 from rallytrace.scale import cluster
 from rallytrace.scale.batch import PARTS, Tracked, TrackJob, track_many
 from rallytrace.storage import expand, fetch_folder, open_store
-from rallytrace.track import Tracker
+from rallytrace.tracker import Tracker
 from rallytrace.video import read
 
 from ..serve.endpoints import brightest_onnx, free_port

@@ -10,7 +10,8 @@ from rallytrace import RallyOptions, make_clip, track_video
 from rallytrace.errors import InputError
 from rallytrace.runtime import Network, load_network
 from rallytrace.scale.segments import Plan, Scout, Segment, pack_points, plan, track_segment, unpack_points
-from rallytrace.track import Tracker, write_track
+from rallytrace.track import write_track
+from rallytrace.tracker import Tracker
 from rallytrace.trajectory import link
 from rallytrace.types import BallPoint, Frame, PointSource
 from rallytrace.video import probe
@@ -30,12 +31,13 @@ def track(tracker: Tracker, frames: list[Frame]) -> list[BallPoint]:
     st.integers(1, 419),
     st.integers(40, 300),
     st.sampled_from([1, 2, 5]),
+    st.sets(st.integers(1, 419), max_size=40),
 )
 def test_a_tracker_fed_as_the_scout_says_is_in_step(
-    cuts: set[int], repeats: set[int], still: int, length: int, overlap: int
+    cuts: set[int], repeats: set[int], still: int, length: int, overlap: int, flashes: set[int]
 ) -> None:
-    """Whatever cuts, repeats and still pictures there are, and wherever the segments fall."""
-    frames = make_frames(420, cuts=cuts, repeats=repeats | set(range(still, still + 30)))
+    """Whatever cuts, flashes, repeats and still pictures there are, and wherever the segments fall."""
+    frames = make_frames(420, cuts=cuts, repeats=repeats | set(range(still, still + 30)), flashes=flashes)
     scout = Scout(small_spec(), WH, overlap=overlap, length=length)
     for frame in frames:
         scout.look(frame)

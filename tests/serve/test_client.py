@@ -160,6 +160,19 @@ def unpacked(payloads: list[bytes]) -> list[Image]:
     return images
 
 
+@pytest.mark.parametrize("codec", ["delta", "png"])
+def test_one_array_for_all_frames(codec: Codec) -> None:
+    """An encoder that kept a caller's array would see nothing but repeats in it."""
+    array = np.empty((64, 96), np.uint8)
+    reused, own = FrameEncoder(codec), FrameEncoder(codec)
+    for i in range(6):
+        picture = np.roll(np.arange(64 * 96).reshape(64, 96) % 251, 7 * i).astype(np.uint8)
+        array[:] = picture
+        payload = reused.encode(array)
+        assert payload
+        assert payload == own.encode(picture)
+
+
 def test_changes_are_exact_and_small_until_there_are_too_many() -> None:
     """First a camera that stands still, then noise, then still once more."""
     rng = np.random.default_rng(0)

@@ -22,7 +22,7 @@ from rallytrace.evaluate.metrics import (
 )
 from rallytrace.labels import check_length
 from rallytrace.runtime import Network
-from rallytrace.track import Tracker
+from rallytrace.tracker import Tracker
 from rallytrace.trajectory import link
 from rallytrace.types import BallPoint, Clip
 

@@ -27,7 +27,7 @@ from rallytrace.label.library import Library
 from rallytrace.label.schema import proposal, proposal_run
 from rallytrace.label.worker import Stopped, Worker
 from rallytrace.runtime import bundled, load_network
-from rallytrace.track import Tracker
+from rallytrace.tracker import Tracker
 from rallytrace.types import XY, BallPoint
 
 QueueBy: TypeAlias = Literal["unlabelled", "score", "jump", "residual", "disagreement", "model"]

@@ -23,7 +23,8 @@ from rallytrace.annotate import Style
 from rallytrace.errors import RallytraceError
 from rallytrace.runtime import DEFAULT_MODEL, Device, Network, bundled, load_network
 from rallytrace.scale import segments
-from rallytrace.track import FILL, OpenTracker, Progress, output_paths, track_video, write_track
+from rallytrace.track import FILL, Progress, output_paths, track_video, write_track
+from rallytrace.tracker import OpenTracker
 from rallytrace.trajectory import link
 from rallytrace.types import BallPoint, PointSource
 

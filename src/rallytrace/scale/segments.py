@@ -23,10 +23,11 @@ from rallytrace.errors import InputError
 from rallytrace.geometry import FrameTransform
 from rallytrace.models import ModelSpec
 from rallytrace.runtime import Network
-from rallytrace.track import Scenes, Tracker
+from rallytrace.tracker import Scenes, Tracker
 from rallytrace.trajectory import Trajectory
 from rallytrace.types import BallPoint, Frame
 from rallytrace.video import FrameTable, IndexedReader
+from rallytrace.window import Shown
 
 PARTS = ("frame", "pts_s", "xy", "score", "source")
 
@@ -77,18 +78,23 @@ class Scout:
 
     def look(self, frame: Frame) -> None:
         """`frame.image` as a tracker gets it."""
-        image = self.transform.pad(frame.image)
-        if cut := self._scenes.is_cut(image):
-            self._scenes.begin()
-        self._scenes.push(frame.index, image)
-        self._scenes.forget(self._scenes.position)
-        since = frame.index - self._begins[-1][0] if self._begins else self._length
-        if since >= self._length or (cut and since >= self._length / 2):
-            self._begins.append((frame.index, self._scenes.keep_from))
+        self._see(self._scenes.look(frame, self.transform.pad(frame.image)))
         self._n = frame.index + 1
 
+    def _see(self, known: Iterable[Shown[tuple[int, float]]]) -> None:
+        for shown in known:
+            if shown.begins:
+                self._scenes.begin()
+            self._scenes.enter(shown)
+            self._scenes.forget(self._scenes.position)
+            index = shown.of[0]
+            since = index - self._begins[-1][0] if self._begins else self._length
+            if since >= self._length or (shown.begins and since >= self._length / 2):
+                self._begins.append((index, self._scenes.keep_from))
+
     def segments(self) -> tuple[Segment, ...]:
-        """Of all frames so far."""
+        """Of all frames; the video has ended."""
+        self._see(self._scenes.flush())
         begins = list(self._begins)
         if len(begins) > 1 and self._n - begins[-1][0] < self._length / 2:
             begins.pop()  # its overlaps would cost more than it holds

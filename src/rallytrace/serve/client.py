@@ -21,7 +21,8 @@ from rallytrace.serve.client_batch import AsyncBatches
 from rallytrace.serve.client_connect import NoWebSocket, Server, TryAgain
 from rallytrace.serve.client_session import AsyncSession
 from rallytrace.serve.protocol import Codec, Start
-from rallytrace.track import OpenTracker, PointStream, TrackResult, track_video
+from rallytrace.track import TrackResult, track_video
+from rallytrace.tracker import OpenTracker, PointStream
 from rallytrace.types import BallPoint, Frame, VideoInfo
 
 T = TypeVar("T")

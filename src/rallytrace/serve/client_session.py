@@ -73,8 +73,10 @@ class FrameEncoder:
         self._credit, self._is_lossy = FIRST_CREDIT, False
 
     def encode(self, image: Image) -> bytes:
+        """The payload of the next picture, which is copied: whoever owns `image` may use it again."""
         if self._codec == "raw":
             return image.tobytes()
+        image = image.copy()
         self._count += 1
         if self._count % ADJUST_EVERY == 0:
             self._adjust()

@@ -22,7 +22,8 @@ from rallytrace.decode.videos import Decoder, Source, VideoLimits
 from rallytrace.errors import InputError, RallytraceError
 from rallytrace.serve.engine import BatchingNetwork, Busy, Cancelled
 from rallytrace.serve.security import ApiError
-from rallytrace.track import FILL, Tracker
+from rallytrace.track import FILL
+from rallytrace.tracker import Tracker
 from rallytrace.trajectory import Linker, Trajectory
 from rallytrace.types import BallPoint, Frame
 

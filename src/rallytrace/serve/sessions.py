@@ -29,7 +29,7 @@ from rallytrace.serve.protocol import (
     is_change,
     unpack_change,
 )
-from rallytrace.track import Tracker
+from rallytrace.tracker import Tracker
 from rallytrace.types import BallPoint, Frame, Image
 
 log = logging.getLogger("rallytrace.serve")

@@ -11,7 +11,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from rallytrace.types import BallPoint, PointSource
+from rallytrace.errors import InputError
+from rallytrace.types import BallPoint, PointSource, check_wh, is_whole
 
 # Chosen on labelled badminton rallies (720p, 30 fps): see the docstrings of _Rejector and _Filler.
 LOOK_AHEAD = 6  # frames after the judged one that the rejector sees
@@ -196,8 +197,9 @@ class Linker:
     def __init__(
         self, source_wh: tuple[int, int], *, fill: int = 0, reject: bool = True, max_speed_px_s: float | None = None
     ) -> None:
-        if fill < 0 or min(source_wh) < 1:
-            raise ValueError(f"fill must be >= 0 and source_wh positive, got {fill} and {source_wh}")
+        check_wh("source_wh", source_wh)
+        if not is_whole(fill, 0):
+            raise InputError(f"fill must be a whole number of frames, 0 or more, got {fill!r}")
         diagonal_px = math.hypot(*source_wh)
         speed = MAX_SPEED * diagonal_px if max_speed_px_s is None else max_speed_px_s
         self.delay_frames = LOOK_AHEAD * reject + (fill + SIDE_FRAMES if fill else 0)
