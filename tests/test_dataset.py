@@ -14,6 +14,7 @@ from rallytrace.heatmap import decode
 from rallytrace.labels import check_split
 from rallytrace.models import get_spec
 from rallytrace.types import BallLabel, Clip, Visibility
+from rallytrace.window import Background, WindowMaker, backgrounds
 
 from .networks import dot_frame
 
@@ -82,6 +83,47 @@ def test_the_target_lies_on_the_dot(augmentation: Augmentation) -> None:
                 assert bright_spot(sample["window"][t]) == pytest.approx((x, y), abs=0.25)
                 checked += 1
     assert checked > 100
+
+
+def numbered(n: int) -> CachedClip:
+    """Picture i is filled with i, and its background with 100 + i: a sample says where each came from."""
+    clip = flying_dot(n)
+    pictures = np.repeat(np.arange(n, dtype=np.uint8), 32 * 64).reshape(n, 32, 64)
+    return dataclasses.replace(clip, pictures=pictures, medians=pictures + np.uint8(100), median_of=np.arange(n))
+
+
+@pytest.mark.parametrize("changed", [{}, {"reverse": 1.0}, {"repeat": 5.0}], ids=["plain", "reverse", "repeat"])
+def test_the_background_is_that_of_the_middle_picture(changed: dict[str, float]) -> None:
+    dataset, starts = windows(dataclasses.replace(NO_AUGMENTATION, **changed), numbered(40)), set()
+    for number in range(36):
+        values = [int(plane[0, 0]) for plane in dataset[number]["window"]]
+        start = min(values) if "repeat" not in changed else values[0]
+        assert values[-1] == 100 + start + 2
+        starts.add(start)
+    assert starts == set(range(36))
+
+
+def test_training_sees_the_windows_that_tracking_sees() -> None:
+    """Picture for picture and with the same background, for every window of a scene."""
+    stack = np.random.default_rng(0).integers(0, 256, (220, 16, 16), dtype=np.uint8)
+    medians, median_of = backgrounds(stack)
+    clip = dataclasses.replace(flying_dot(220), pictures=stack, medians=medians, median_of=median_of)
+    maker = WindowMaker(SPEC.frames, step=1, outputs=SPEC.frames, background=Background())
+    made = [window for picture in stack for window in maker.push(picture)] + maker.flush()
+    served = {window.stack.tobytes() for window in made}
+    dataset = windows(NO_AUGMENTATION, clip)
+    assert len(served) == dataset.windows == 216
+    assert {dataset[number]["window"].numpy().tobytes() for number in range(216)} == served
+
+
+def test_an_erased_ball_shows_the_background_of_the_middle_picture() -> None:
+    clip = numbered(40)
+    labels = [BallLabel(i, clip.transform.to_source((32.0, 16.0))) for i in range(40)]
+    dataset = windows(dataclasses.replace(NO_AUGMENTATION, erase=1.0), dataclasses.replace(clip, labels=labels))
+    for number in range(36):
+        sample = dataset[number]["window"]
+        assert sample[:-1, 16, 32].tolist() == [int(sample[-1, 0, 0])] * SPEC.frames
+        assert [int(plane[0, 0]) + 100 for plane in sample[:-1]] == [int(sample[-1, 0, 0]) + i for i in range(-2, 3)]
 
 
 def test_pictures_without_a_ball_have_no_target() -> None:
@@ -170,6 +212,30 @@ def test_a_shaken_camera_moves_what_stands_still_against_the_background() -> Non
         seen = [sample["window"] for sample in map(dataset.__getitem__, range(20))]
         assert sum(any(not torch.equal(p, w[-1]) for p in w[:-1]) for w in seen) >= moved
         assert shake or all(torch.equal(w[0], w[-1]) for w in seen)
+
+
+@pytest.mark.parametrize("axis", [0, 1], ids=["across", "down"])
+def test_the_background_stays_where_the_middle_picture_is_aimed_at(axis: int) -> None:
+    """A camera pans and trembles around the middle picture; the background is of the camera that stands still.
+
+    Each pixel holds its own column or row, so that a crop says where it was cut: the steady pan shows in the outer
+    pictures, which lie on either side of the background, and the middle one trembles by some pixels around it.
+    """
+    places = np.indices((160, 200), np.uint8)[1 - axis]
+    clip = dataclasses.replace(flying_dot(), pictures=np.stack([places] * 40), medians=places[None])
+    crop = dataclasses.replace(NO_AUGMENTATION, crop_wh=(64, 48), on_ball=0.0, shake=1.0)
+    drifts = []
+    for number in range(200):
+        corners = windows(crop, clip)[number]["window"][:, 0, 0].numpy().astype(int)
+        if 40 <= corners[-1] <= 90:  # no crop is held back by the picture's edge
+            drifts.append(corners[:-1] - corners[-1])
+    moved = np.array(drifts)
+    assert len(moved) > 40
+    assert (abs(moved[:, 2]) <= 5).all()
+    assert 0.15 < (moved[:, 2] != 0).mean() < 0.4  # 0.27: half a pixel or more, where sigma is between 0 and 1
+    pans = abs(moved[:, 4] - moved[:, 0]) > 8
+    assert pans.sum() > 4
+    assert abs(moved[pans] + moved[pans][:, ::-1]).max() <= 6  # as far to the left as to the right
 
 
 def test_noise_and_tone_leave_the_dot_in_place_and_the_background_clean() -> None:

@@ -89,6 +89,16 @@ def test_an_excursion_and_back_is_rejected_with_its_score_kept(length: int, jump
     assert linked(points, reject=False) == points
 
 
+@pytest.mark.parametrize(("aside_px", "kept"), [(84.0, True), (87.0, False)])
+@pytest.mark.parametrize("towards", [-1, 1])
+def test_how_far_a_detour_may_lead(aside_px: float, kept: bool, towards: int) -> None:
+    """0.02 of the diagonal and 1.25 times the 60 px of the neighbours' step: 29.4 + 75 = hypot(60, 85.4)."""
+    points = along(*range(100, 1000, 60))
+    points[7] = at(7, (520.0, 300.0 + towards * aside_px))
+    assert (linked(points)[7].xy is not None) == kept
+    assert [p for p in linked(points) if p.frame != 7] == [p for p in points if p.frame != 7]
+
+
 def test_outliers_at_different_places_and_beside_a_miss() -> None:
     xs: list[float | None] = [*range(400, 620, 10)]
     xs[8], xs[9], xs[10] = 900, None, 60
