@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,6 @@ def save_torch(path: Path, state: Any) -> None:
     """`torch.save` that readers never see half of, kept through a power cut. Raises OutputError."""
     with AtomicFile(path, "wb") as file, output_errors(path):
         torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def load_torch(path: Path) -> Any:

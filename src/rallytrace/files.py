@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,13 +28,16 @@ def output_errors(path: Path) -> Iterator[None]:
 class AtomicFile:
     """A file that appears under `path` complete or not at all: written beside it, renamed when the block ends well.
 
-    `partial` is its name until then. Raises OutputError.
+    `partial` is its name until then, another one for each object, so that threads and machines may write one `path`:
+    the last to end wins. With `durable` it is on the disk before it has its name, and a crash of the machine leaves the
+    old file or the new one; without, for what is easily made again. Raises OutputError.
     """
 
-    def __init__(self, path: Path | str, mode: str = "w") -> None:
+    def __init__(self, path: Path | str, mode: str = "w", *, durable: bool = True) -> None:
         self.path = Path(path)
+        self.partial = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}.partial")
         self._mode = mode
-        self.partial = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
+        self._durable = durable
 
     def __enter__(self) -> IO[Any]:
         encoding, newline = (None, None) if "b" in self._mode else ("utf-8", "")
@@ -43,17 +47,32 @@ class AtomicFile:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         try:
-            with output_errors(self.path) if kind is None else suppress(OSError):
-                self._file.close()
+            with output_errors(self.path) if kind is None else suppress(OSError), self._file:
+                if kind is None and self._durable:
+                    self._file.flush()
+                    os.fsync(self._file.fileno())
+            with output_errors(self.path):
                 if kind is None:
                     os.replace(self.partial, self.path)
+                    if self._durable:
+                        _sync_folder(self.path.parent)
         finally:
             self.partial.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Raises OutputError."""
-    with AtomicFile(path) as file, output_errors(path):
+def _sync_folder(folder: Path) -> None:
+    """Puts the names in `folder` on the disk, where the file system knows how to."""
+    with suppress(OSError):
+        number = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
+
+
+def write_text(path: Path, text: str, *, durable: bool = True) -> None:
+    """See `AtomicFile`. Raises OutputError."""
+    with AtomicFile(path, durable=durable) as file, output_errors(path):
         file.write(text)
 
 

@@ -119,7 +119,7 @@ class FrameCache:
         with self._lock:
             try:
                 make_folder(path.parent)
-                with AtomicFile(path, "wb") as file:
+                with AtomicFile(path, "wb", durable=False) as file:
                     file.write(data)
             except (OutputError, OSError):
                 return

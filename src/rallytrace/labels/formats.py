@@ -165,5 +165,5 @@ def write_sets(
     for folder in {path.parent for path in paths}:
         make_folder(folder)
     for path, text in paths.items():
-        write_text(path, text)
+        write_text(path, text, durable=False)  # there may be thousands
     return list(paths)

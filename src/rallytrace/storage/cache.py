@@ -74,6 +74,8 @@ class Cache:
                     partial.unlink(missing_ok=True)
                     continue
                 fill(file)
+                file.flush()
+                os.fsync(file.fileno())  # a unit is believed without a look, also after a crash of the machine
                 self.publish(unit, lambda made: (made / name).hardlink_to(partial))
                 partial.unlink()
         return found / name
