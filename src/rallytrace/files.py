@@ -12,7 +12,7 @@ from typing import IO, Any
 
 from rallytrace.errors import OutputError
 
-VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".ts", ".m4v", ".mpg")
+MOST_KEPT = 64  # bytes of a name in that of its unfinished file
 
 
 @contextmanager
@@ -25,6 +25,12 @@ def output_errors(path: Path) -> Iterator[None]:
         raise OutputError(f"cannot write {path}: {reason}; check the folder, its permissions and free space") from error
 
 
+def partial_path(path: Path) -> Path:
+    """A free name beside `path` for what is not finished: hidden, and not too long where `path` is not."""
+    kept = os.fsencode(path.name)[:MOST_KEPT].decode(errors="ignore")
+    return path.with_name(f".{kept}.{secrets.token_hex(4)}.partial")
+
+
 class AtomicFile:
     """A file that appears under `path` complete or not at all: written beside it, renamed when the block ends well.
 
@@ -35,7 +41,7 @@ class AtomicFile:
 
     def __init__(self, path: Path | str, mode: str = "w", *, durable: bool = True) -> None:
         self.path = Path(path)
-        self.partial = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}.partial")
+        self.partial = partial_path(self.path)
         self._mode = mode
         self._durable = durable
 

@@ -209,7 +209,7 @@ def run(pipeline: Pipeline, logs: Path, on_change: Callable[[str, str, str], Non
         began = time.monotonic()
         with _serving(step.serves, pipeline, logs) if step.serves else nullcontext(()) as endpoint:
             for words in step.commands:
-                command = [storage.expand(word)[-1] if word == step.trained else word for word in words]
+                command = [storage.matches(word)[-1] if word == step.trained else word for word in words]
                 for line in _run(step.name, (*command, *endpoint), logs / f"{step.name}.log"):
                     on_change(step.name, "running", line)
         values = {"key": key, "seconds": time.monotonic() - began, "date": time.strftime("%Y-%m-%d"), "inputs": prints}
@@ -220,7 +220,7 @@ def run(pipeline: Pipeline, logs: Path, on_change: Callable[[str, str, str], Non
 def _run(step: str, command: tuple[str, ...], log: Path) -> Iterator[str]:
     """The lines that a command prints, as they come."""
     with (
-        log.open("a") as file,
+        log.open("a", encoding="utf-8", errors="backslashreplace") as file,
         subprocess.Popen(
             [sys.executable, "-m", "rallytrace", *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         ) as process,
@@ -267,7 +267,7 @@ def _fingerprint(where: str) -> list[str]:
             _settle(Path(where) / "book.sqlite")
             entries = list(storage.open_store(where).list())
         elif glob.has_magic(where):
-            return [line for each in _expanded(where) for line in _fingerprint(each)]
+            return [line for each in storage.matches(where) for line in _fingerprint(each)]
         else:
             entry = storage.open_store(folder).head(name)
             entries = [entry] if entry else list(storage.open_store(where).list())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+import unicodedata
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
@@ -17,6 +18,7 @@ from rallytrace import video
 from rallytrace.annotate import Style, Trail, draw
 from rallytrace.errors import OutputError, VideoError
 from rallytrace.files import make_folder
+from rallytrace.names import DRAWN, LONGEST, checked_stem, fits, stem_of
 from rallytrace.runtime import Network, load_network
 from rallytrace.tracker import OpenTracker, PointStream, Tracker
 from rallytrace.trajectory import CsvWriter, Linker
@@ -65,20 +67,22 @@ def track_video(
     on_point: Callable[[BallPoint], None] | None = None,
     stop: threading.Event | None = None,
     open_tracker: OpenTracker | None = None,
-    name: str | Path | None = None,
+    name: str | None = None,
 ) -> TrackResult:
     """Track one video: `out`/<stem>.csv and, with `draw_video`, `out`/<stem>.tracked.mp4, complete or not at all.
 
     source: a video file, a folder of numbered images, a URL or a camera. network: the bundled one when None. fill:
     longest gap in frames that is interpolated (such points are marked). on_point: told each finished point. stop: set
     it to end a live source, keeping the results; a file is abandoned with KeyboardInterrupt. open_tracker: where the
-    points come from instead of `network`, such as a server; threshold and overlap are then its own. name: what the
-    results are named after, where it is not `source`. Raises InputError for a wrong option, VideoError for a bad
+    points come from instead of `network`, such as a server; threshold and overlap are then its own. name: the stem
+    of the results' names, that of `source` when None. Raises InputError for a wrong option, VideoError for a bad
     source, OutputError where a result exists or cannot be written.
     """
     began = time.monotonic()
-    csv, drawn = output_paths(name or source, out)
+    csv, drawn = output_paths(source, out, name)
     for path in (csv, drawn) if draw_video else (csv,):
+        if not fits(path.name):
+            raise OutputError(f"{path.name!r} is longer than the {LONGEST} bytes of a file's name: give --name")
         if path.exists() and not overwrite:
             raise OutputError(f"{path} exists already: use --overwrite, or another --out folder")
     if open_tracker is None:
@@ -160,11 +164,12 @@ def _here(network: Network, threshold: float | None, overlap: int) -> OpenTracke
     return open_tracker
 
 
-def output_paths(source: str | Path, out: str | Path) -> tuple[Path, Path]:
-    """Where `track_video` puts the CSV and the annotated video of `source`."""
-    stem = Path(str(source).rstrip("/").partition("?")[0]).stem or "stream"
-    stem = "".join(c if c.isalnum() or c in "-_. ()" else "_" for c in stem)
-    return Path(out) / f"{stem}.csv", Path(out) / f"{stem}.tracked.mp4"
+def output_paths(source: str | Path, out: str | Path, name: str | None = None) -> tuple[Path, Path]:
+    """Where `track_video` puts the CSV and the annotated video. Raises InputError for an impossible name."""
+    stem = stem_of(source) if name is None else checked_stem(name)
+    if name is not None and (stem != unicodedata.normalize("NFC", name) or not stem.strip(". ")):
+        raise InputError(f"{name!r} cannot be the name of results: expected one without / and control characters")
+    return Path(out) / f"{stem}.csv", Path(out) / f"{stem}{DRAWN}"
 
 
 def _length(info: VideoInfo) -> int | None:

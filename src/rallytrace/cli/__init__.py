@@ -9,8 +9,9 @@ import typer
 
 from rallytrace import __version__
 from rallytrace.cli import aws, features, label, labels, learn, models, pipeline, serve, store, video
-from rallytrace.cli.common import app, complain
+from rallytrace.cli.common import app, complain, end_cleanly, ended_by, on_request_to_end, print_any_name
 from rallytrace.errors import MissingDependency, RallytraceError
+from rallytrace.storage import left_for_next_run
 
 __all__ = [
     "app",
@@ -50,14 +51,25 @@ def _root(
     pass
 
 
+def _interrupted() -> str:
+    kept = left_for_next_run()
+    if not kept:
+        return "interrupted: nothing half-written is left"
+    return f"interrupted: no half-written result is left; the same command goes on with {', '.join(kept)}"
+
+
 def main() -> NoReturn:
-    """Run the command line. Errors are one line on standard error; the exit code is 1, 2 for usage, 130 for Ctrl-C."""
+    """Run the command line. Errors are one line on standard error; the exit code is 1, 2 for usage, 130 for Ctrl-C, and
+    143 for SIGTERM."""
     as_json = "--json" in sys.argv
+    print_any_name()
+    on_request_to_end(end_cleanly)
     try:
         app()
     except SystemExit as done:
         if done.code == 130:  # what Typer makes of Ctrl-C
-            print("interrupted: nothing half-written is left", file=sys.stderr)
+            print(_interrupted(), file=sys.stderr)
+            done.code = 128 + ended_by[0] if ended_by else 130
         raise
     except RallytraceError as error:
         complain(error, as_json)

@@ -18,7 +18,7 @@ import typer
 from rallytrace import storage
 from rallytrace.aws import archive, labelling, requests, service
 from rallytrace.aws.requests import INPUT, OUTPUT, Machines, Request, name_of
-from rallytrace.cli.common import Json, Overwrite, app, notes, print_json, progress_bar
+from rallytrace.cli.common import Json, Overwrite, app, notes, print_json, progress_bar, warn
 from rallytrace.errors import InputError, OutputError
 from rallytrace.files import AtomicFile
 
@@ -97,7 +97,7 @@ class On:
         """Agree on one job, make it and follow it; one of that name that runs, or is done, is followed only."""
         name = request.parameters[f"{kind}Name"]
         if self.name and not ask.dry_run and service.describe(kind, name, ask.region):
-            notes.print(f"{name} is there already and is followed", highlight=False)
+            warn(f"{name} is there already and is followed", "note")
             ask.tell(kind, name, wait=self.wait)
             return
         where = f"{machines.count} x {machines.instance}, {machines.volume_gb} GB, for {machines.hours:g} h at most"
@@ -255,7 +255,7 @@ def _try_settings(chosen: dict[str, str]) -> None:
     try:
         train_job(chosen)
     except ImportError:
-        notes.print("note: torch is not installed here, so that the job itself will check --set", highlight=False)
+        warn("torch is not installed here, so that the job itself will check --set", "note")
 
 
 @verb

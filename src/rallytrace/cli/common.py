@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
+import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from typing import Annotated, Any, Optional
@@ -13,6 +15,7 @@ from typing import Annotated, Any, Optional
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from rallytrace.errors import InputError
 
@@ -63,10 +66,41 @@ def print_json(values: dict[str, Any]) -> None:
     print(json.dumps(values, default=str), flush=True)
 
 
+def warn(text: str, word: str = "warning") -> None:
+    """One line on standard error. `text` may hold any name: nothing in it is taken for markup."""
+    notes.print(Text.assemble((f"{word}:", "yellow"), f" {text}"), soft_wrap=True)
+
+
+def print_any_name() -> None:
+    """From now on a character that a console or a pipe cannot show is printed as its number, and never an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+ended_by: list[int] = []  # signals, but for Ctrl-C
+
+
+def end_cleanly(number: int, _: object) -> None:
+    """A handler: the program ends as at Ctrl-C, so that what is half-written goes away. A second signal changes
+    nothing: it would stop the cleaning up."""
+    signal.signal(number, signal.SIG_IGN)
+    ended_by.append(number)
+    raise KeyboardInterrupt
+
+
+def on_request_to_end(handler: Callable[[int, Any], None]) -> None:
+    """For a stop by a supervisor and for a terminal that is closed, unless `nohup` says that this is no reason."""
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # there is no SIGHUP on Windows
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handler)
+
+
 @contextmanager
 def progress_bar(label: str, *, quiet: bool) -> Iterator[Any]:
     """Yields bar(done, total, note). On standard error, so that standard output stays clean for pipes."""
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"))
+    columns = (SpinnerColumn(), _text("{task.description}"), BarColumn(), _text("{task.fields[note]}"))
     with Progress(*columns, TimeRemainingColumn(), console=notes, transient=True, disable=quiet) as progress:
         task = progress.add_task(label, total=None, note="")
 
@@ -74,6 +108,10 @@ def progress_bar(label: str, *, quiet: bool) -> Iterator[Any]:
             progress.update(task, completed=done, total=total, note=note)
 
         yield update
+
+
+def _text(form: str) -> TextColumn:
+    return TextColumn(form, markup=False)
 
 
 def complain(error: Exception, as_json: bool) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional, TypeVar
 import typer
 
 from rallytrace import storage
-from rallytrace.cli.common import Json, Overwrite, app, notes, parse_wh, print_json
+from rallytrace.cli.common import Json, Overwrite, app, parse_wh, print_json, warn
 from rallytrace.errors import InputError
 from rallytrace.labels import quality
 from rallytrace.labels.formats import FORMATS, LabelFormat, get_format, losses, read_sets, write_sets
@@ -105,7 +105,7 @@ def _read(file: str, source: str | None, options: ReadOptions, video_file: str |
             raise InputError(f"{file} has {len(sets)} clips, expected one where --video is given: use --size")
         sets = [dataclasses.replace(sets[0], name=video.stem, video=video.name)]
     for note in dict.fromkeys(note for each in sets for note in each.notes):
-        notes.print(f"[yellow]note:[/] {note}", highlight=False, soft_wrap=True)
+        warn(note, "note")
     return sets
 
 
@@ -150,7 +150,7 @@ def _say_written(sets: Sequence[LabelSet], to: LabelFormat, out: str, paths: lis
     for each in sets:
         print(_summary(quality.stats(each)))
     for note in lost:
-        notes.print(f"[yellow]note:[/] {note} in {to.title}", highlight=False, soft_wrap=True)
+        warn(f"{note} in {to.title}", "note")
     print("\n".join(f"  {path}" for path in paths[:SHOWN]))
     if len(paths) > SHOWN:
         print(f"  and {len(paths) - SHOWN} more files in {out}")

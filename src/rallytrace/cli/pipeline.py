@@ -10,6 +10,7 @@ import typer
 from rich import box
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from rallytrace import pipeline
 from rallytrace.cli.common import Json, app, notes, print_json
@@ -48,5 +49,5 @@ def _table(states: dict[str, tuple[str, str, float]]) -> Table:
     table = Table("step", "state", "seconds", "", box=box.SIMPLE_HEAD)
     for step, (state, word, began) in states.items():
         spent = f"{time.monotonic() - began:.0f}" if state == "running" else ""
-        table.add_row(step, state, spent, word[:90])
+        table.add_row(step, state, spent, Text(word[:90]))
     return table

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import signal
 import threading
 from contextlib import ExitStack
@@ -25,10 +26,11 @@ from rallytrace.cli.common import (
     Threshold,
     app,
     complain,
-    notes,
+    on_request_to_end,
     parse_wh,
     print_json,
     progress_bar,
+    warn,
 )
 from rallytrace.errors import InputError, MissingDependency, OutputError
 from rallytrace.runtime import DEFAULT_MODEL
@@ -84,6 +86,10 @@ def track_command(
     no_video: Annotated[bool, typer.Option("--no-video", help="Write the CSV only.")] = False,
     style: Annotated[StyleName, typer.Option(help="How the ball is drawn.")] = StyleName.comet,
     trail: Annotated[float, typer.Option(min=0, max=10, help="Seconds of path behind the ball.")] = 0.5,
+    name: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--name", help="What the results of the one source are called, without .csv."),
+    ] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
     live: Annotated[
@@ -114,7 +120,9 @@ def track_command(
         raise typer.BadParameter("expected videos, or --live SOURCE")
     if on not in (None, "local") and (live or endpoint):
         raise typer.BadParameter(f"--on {on} has no use for --live and --endpoint")
-    found = [live] if live else list(dict.fromkeys(each for one in sources or [] for each in storage.expand(one)))
+    found = [live] if live else _find(sources or [])
+    if name is not None and len(found) != 1:
+        raise InputError(f"--name {name!r} is for one source, but {len(found)} are given: leave it out")
     job = TrackJob(
         out=out,
         model=model,
@@ -126,9 +134,11 @@ def track_command(
         draw_video=not no_video,
         style=Style(kind=style.value, trail_s=trail),
         overwrite=overwrite,
+        name=name,
     )
+    found = _without_results(found, job)
     _check_outputs(found, job, resume=on is not None)
-    hooks: dict[str, Any] = {"on": on or "local", "resume": on is not None, "stop": _stop_on_ctrl_c()}
+    hooks: dict[str, Any] = {"on": on or "local", "resume": on is not None, "stop": _stop_on_ctrl_c(live is not None)}
     if live:
         hooks["on_point"] = _print_point_json if as_json else _print_point
     with ExitStack() as stack:
@@ -138,6 +148,32 @@ def track_command(
                 model=model, threshold=threshold, overlap=overlap, codec=codec.value
             )
         _track_all(found, job, hooks, as_json=as_json, quiet=as_json or bool(live))
+
+
+def _find(sources: list[str]) -> list[str]:
+    """Each once; what a folder or a pattern leaves out is said."""
+    found = [each for one in sources for each in storage.expand(one, lambda line: warn(line, "note"))]
+    return list(dict.fromkeys(found))
+
+
+def _without_results(sources: list[str], job: TrackJob) -> list[str]:
+    """A shell's *.mp4 names the results of an earlier run too."""
+    made = {
+        _place(job.place(path.name)): source for source in sources for path in track.output_paths(source, "", job.name)
+    }
+    kept = []
+    for source in sources:
+        maker = made.get(_place(source), source)
+        if maker == source:
+            kept.append(source)
+        else:
+            warn(f"{source} is left out: it is the result of {maker}", "note")
+    return kept
+
+
+def _place(where: str) -> str:
+    """One text for one place."""
+    return where if "://" in where else os.path.abspath(where)
 
 
 def _track_all(found: list[str], job: TrackJob, hooks: dict[str, Any], *, as_json: bool, quiet: bool) -> None:
@@ -179,7 +215,7 @@ def _client(url: str, api_key: str | None, fingerprint: str | None, insecure: bo
         api_key=api_key,
         fingerprint=fingerprint,
         insecure=insecure,
-        on_notice=lambda text: notes.print(f"[yellow]warning:[/] {text}", highlight=False, soft_wrap=True),
+        on_notice=warn,
     )
 
 
@@ -195,8 +231,9 @@ def _print_point_json(point: BallPoint) -> None:
     )
 
 
-def _stop_on_ctrl_c() -> threading.Event:
-    """The first Ctrl-C asks for a clean end, the second one does not ask."""
+def _stop_on_ctrl_c(is_live: bool) -> threading.Event:
+    """The first Ctrl-C asks for a clean end, the second one does not ask. So does the end of a live source's program,
+    whose results are then whole."""
     stop = threading.Event()
 
     def ask(*_: object) -> None:
@@ -204,12 +241,14 @@ def _stop_on_ctrl_c() -> threading.Event:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
     signal.signal(signal.SIGINT, ask)
+    if is_live:
+        on_request_to_end(ask)
     return stop
 
 
 def _say_tracked(result: Tracked, as_json: bool) -> None:
     for problem in result.problems:
-        notes.print(f"[yellow]warning:[/] {result.source}: {problem}", highlight=False, soft_wrap=True)
+        warn(f"{result.source}: {problem}")
     if as_json:
         print_json({**dataclasses.asdict(result), "fps": result.frames / (result.elapsed_s or 1)})
         return
@@ -233,7 +272,10 @@ def _check_outputs(sources: list[str], job: TrackJob, *, resume: bool) -> None:
         for name in job.names(source):
             path = job.place(name)
             if path in owner:
-                raise OutputError(f"{owner[path]} and {source} would both be written to {path}: use two --out folders")
+                raise OutputError(
+                    f"{owner[path]} and {source} would both be written to {path}: use two --out folders, "
+                    "or --name with one at a time"
+                )
             owner[path] = source
             if name in present:
                 raise OutputError(f"{path} exists already: use --overwrite, or another --out folder")

@@ -14,11 +14,12 @@ from tempfile import TemporaryDirectory
 
 from rallytrace import storage, video
 from rallytrace.errors import InputError, LabelError, UnknownSize
-from rallytrace.files import VIDEO_SUFFIXES, make_folder
+from rallytrace.files import make_folder
 from rallytrace.labels import ground_truth, load_clips, read_index
 from rallytrace.labels.formats import read_sets
 from rallytrace.labels.sets import LabelSet, ReadOptions, safe_name
 from rallytrace.labels.source import PICTURES, Source, parse_json
+from rallytrace.names import PICTURE_SUFFIXES, is_video
 from rallytrace.storage.stores import sha256_of
 from rallytrace.types import Clip
 
@@ -85,8 +86,8 @@ def _videos(where: str) -> dict[str, str]:
     known: dict[str, str] = {}
     folder = Path(where).resolve()
     for path in sorted((folder, *folder.rglob("*"))):
-        has_pictures = path.is_dir() and any(each.suffix.lower() in PICTURES for each in path.iterdir())
-        if has_pictures or path.suffix.lower() in VIDEO_SUFFIXES:
+        has_pictures = path.is_dir() and any(each.suffix.lower() in PICTURE_SUFFIXES for each in path.iterdir())
+        if has_pictures or is_video(path.name):
             name = path.name if has_pictures else path.stem
             known |= {safe_name(each): str(path) for each in (name, f"{path.parent.name}_{name}")}
     return known

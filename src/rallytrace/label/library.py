@@ -20,7 +20,7 @@ from rallytrace.files import AtomicFile, make_folder, output_errors
 from rallytrace.label.book import LabelBook, Video, WrongState, bounded_text
 from rallytrace.label.frames import Source, check_file
 from rallytrace.label.worker import Worker
-from rallytrace.labels import VIDEO_SUFFIXES
+from rallytrace.names import EXPECTED_VIDEO, VIDEO_SUFFIXES, suffix_of
 
 MAX_UPLOAD_BYTES = 16 * 2**30
 SPARE_BYTES = 2**30  # of the disk, which uploads leave free
@@ -58,20 +58,15 @@ class Library:
         into the project. Raises InputError, EndpointError, OutputError."""
         if storage.is_url(path):
             return [self._copied(url) for url in storage.expand(str(path))]
-        path = Path(path).resolve()
-        if path.is_dir():
-            files = sorted(p for p in path.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file())
-        else:
-            files = [path]
-            if path.suffix.lower() not in VIDEO_SUFFIXES:
-                raise InputError(f"{path} is no video by its name: expected {', '.join(VIDEO_SUFFIXES)}")
-        if not files or not files[0].is_file():
-            raise InputError(f"{path} does not exist or holds no video: expected {', '.join(VIDEO_SUFFIXES)}")
+        files = [Path(each).resolve() for each in storage.expand(str(path))]
+        for file in files:
+            if suffix_of(file.name) not in VIDEO_SUFFIXES or not file.is_file():
+                raise InputError(f"{file} does not exist or is no video by its name: expected {EXPECTED_VIDEO}")
         return [self._add(file.name, file) for file in files]
 
     def _copied(self, url: str) -> Video:
         name = url.partition("?")[0].rpartition("/")[2]
-        to = self._uploads / f"{hashlib.sha256(url.encode()).hexdigest()[:8]}-{name}"
+        to = self._uploads / f"{hashlib.sha256(url.encode()).hexdigest()[:8]}{suffix_of(name)}"
         if not to.exists():
             with (
                 storage.fetched(url) as local,
@@ -93,9 +88,9 @@ class Library:
     async def receive(self, name: str, chunks: AsyncIterator[bytes]) -> Video:
         """An uploaded video, kept in `folder`/videos under a name of ours. Raises InputError, TooLarge, OutputError."""
         name = bounded_text(name, "the name of the video", 200)
-        suffix = Path(name).suffix.lower()
+        suffix = suffix_of(name)
         if suffix not in VIDEO_SUFFIXES:
-            raise InputError(f"{name!r} is no video by its name: expected {', '.join(VIDEO_SUFFIXES)}")
+            raise InputError(f"{name!r} is no video by its name: expected {EXPECTED_VIDEO}")
         stem = re.sub(r"[^A-Za-z0-9-]+", "_", Path(name).stem)[:60] or "video"
         path = self._uploads / f"{stem}-{secrets.token_hex(4)}{suffix}"
         limit = min(self._max_upload_bytes, shutil.disk_usage(self._uploads).free - SPARE_BYTES)

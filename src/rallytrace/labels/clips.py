@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rallytrace.errors import InputError, LabelError
-from rallytrace.files import VIDEO_SUFFIXES
 from rallytrace.labels.tracknetv2 import read_labels
+from rallytrace.names import EXPECTED_VIDEO, is_video
 from rallytrace.trajectory.table import Row, read_rows
 from rallytrace.types import Clip
 
@@ -20,7 +20,7 @@ def load_clips(folder: Path | str) -> list[Clip]:
     """The clips of `folder`, in one of three layouts; the folder's name is the sport.
 
     1. `index.csv` (columns clip, one of match, venue or park, and optionally split: train, val or test; train where it
-       is missing or empty), `<clip>.mp4` (or mkv, avi, mov, webm) and `<clip>_ball.csv`.
+       is missing or empty), `<clip>.mp4` (or another video) and `<clip>_ball.csv`.
     2. TrackNetV2's: `match1/video/<clip>.mp4` and `match1/csv/<clip>_ball.csv` (or `<clip>.csv`). Clips are named
        `match1_<clip>`, their match is `match1`, their split train.
     3. Videos with a `<clip>_ball.csv` beside them; each is a match of its own, split train.
@@ -75,7 +75,7 @@ def _videos(folder: Path) -> dict[str, Path]:
     """The videos of `folder` by name without suffix."""
     videos: dict[str, Path] = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if path.suffix.lower() not in VIDEO_SUFFIXES:
+        if not is_video(path.name):
             continue
         if path.stem in videos:
             raise LabelError(f"{folder}: clip {path.stem} has two videos, {videos[path.stem].name} and {path.name}")
@@ -85,7 +85,7 @@ def _videos(folder: Path) -> dict[str, Path]:
 
 def _video_of(videos: dict[str, Path], name: str, wanted_by: str) -> Path:
     if name not in videos:
-        raise LabelError(f"{wanted_by}: no video of clip {name!r}, expected {name}{'|'.join(VIDEO_SUFFIXES)}")
+        raise LabelError(f"{wanted_by}: no video of clip {name!r}, expected {name} with one of {EXPECTED_VIDEO}")
     return videos[name]
 
 

@@ -21,6 +21,7 @@ from typing import Any
 from rallytrace import __version__, storage, video
 from rallytrace.annotate import Style
 from rallytrace.errors import RallytraceError
+from rallytrace.names import stem_of
 from rallytrace.runtime import DEFAULT_MODEL, Device, Network, bundled, load_network
 from rallytrace.scale import segments
 from rallytrace.track import FILL, Progress, output_paths, track_video, write_track
@@ -37,8 +38,9 @@ class TrackJob:
     """What is done to each video of a batch: the same value on every machine.
 
     out: a folder that all machines see, or a URL. model: a bundled network, a file or folder that all machines see, or
-    a URL. segment_frames: on a cluster, longer videos are tracked in segments of that many
-    frames; 0 never splits, -1 does where there are too few videos to keep all busy. The rest as `track_video` has it.
+    a URL. name: the stem of the results' names, for one video. segment_frames: on a cluster, longer videos are tracked
+    in segments of that many frames; 0 never splits, -1 does where there are too few videos to keep all busy. The rest
+    as `track_video` has it.
     """
 
     out: str
@@ -51,6 +53,7 @@ class TrackJob:
     draw_video: bool = True
     style: Style = field(default_factory=Style)
     overwrite: bool = False
+    name: str | None = None
     segment_frames: int = -1
 
     def load(self) -> Network:
@@ -59,7 +62,7 @@ class TrackJob:
 
     def names(self, source: str) -> tuple[str, ...]:
         """Of the results in `out`: the CSV's, then the annotated video's where one is asked for."""
-        return tuple(path.name for path in output_paths(source, "")[: 1 + self.draw_video])
+        return tuple(path.name for path in output_paths(source, "", self.name)[: 1 + self.draw_video])
 
     def place(self, name: str) -> str:
         """Path or URL of that result."""
@@ -114,8 +117,8 @@ def track_many(
     """
     tell = on_result or (lambda result: None)
     done: list[Tracked] = []
-    job = replace(job, out=job.out.removeprefix("file://"))
-    todo = [source.removeprefix("file://") for source in sources]
+    job = replace(job, out=storage.plain(job.out))
+    todo = [storage.plain(source) for source in sources]
     if resume and not job.overwrite:
         present = job.present()
         skipped = [source for source in todo if set(job.names(source)) <= present]
@@ -134,7 +137,7 @@ def track_many(
     for source in todo:
         try:
             done.append(track_one(job, source, network, overwrite=job.overwrite or resume, **hooks))
-        except RallytraceError as error:
+        except Exception as error:  # also a fault of ours: what one video shows must not cost the others theirs
             done.append(failed(job, source, error))
         tell(done[-1])
     return done
@@ -154,7 +157,7 @@ def track_one(job: TrackJob, source: str, network: Network | None, *, overwrite:
             fill=job.fill,
             style=job.style,
             overwrite=overwrite,
-            name=source,
+            name=job.name or stem_of(source),
             **hooks,
         )
     told = ("frames", "found", "filled", "elapsed_s", "problems")
@@ -256,9 +259,11 @@ def parts_of(source: str, key: str) -> str:
 
 
 def failed(job: TrackJob, source: str, error: Exception) -> Tracked:
-    """A video without a result."""
-    kind = "" if isinstance(error, RallytraceError) else f"{type(error).__name__}: "
-    return replace(tracked(job, source), error=kind + " ".join(str(error).split()))
+    """A video without a result. A fault of ours is said to be one, and of which video."""
+    line = " ".join(str(error).split())
+    if not isinstance(error, RallytraceError):
+        line = f"{source}: {type(error).__name__}: {line} (a fault of rallytrace: please report it)"
+    return replace(tracked(job, source), error=line)
 
 
 def tracked(job: TrackJob, source: str) -> Tracked:

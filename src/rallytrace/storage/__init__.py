@@ -7,7 +7,8 @@ local paths only. obstore is imported when a URL is really used.
 """
 
 from rallytrace.storage.stores import Entry, MissingObject, Store, open_store
-from rallytrace.storage.transfer import expand, fetch, fetch_folder, fetched, publishing
+from rallytrace.storage.transfer import expand, fetch, fetch_folder, fetched, matches, plain, publishing
+from rallytrace.storage.unfinished import left_for_next_run
 from rallytrace.storage.upload import AddReport, add
 from rallytrace.storage.urls import is_url
 
@@ -22,6 +23,9 @@ __all__ = [
     "fetch_folder",
     "fetched",
     "is_url",
+    "left_for_next_run",
+    "matches",
     "open_store",
+    "plain",
     "publishing",
 ]

@@ -22,6 +22,7 @@ from typing import IO
 
 from rallytrace.errors import InputError
 from rallytrace.files import make_folder, output_errors
+from rallytrace.storage.unfinished import continued_later
 
 DEFAULT_GB = "20"
 PARTIAL = ".partial"
@@ -73,7 +74,8 @@ class Cache:
                 if (self.root / unit).is_dir():  # another process has finished it while we waited
                     partial.unlink(missing_ok=True)
                     continue
-                fill(file)
+                with continued_later(f"what is fetched of {name}"):
+                    fill(file)
                 file.flush()
                 os.fsync(file.fileno())  # a unit is believed without a look, also after a crash of the machine
                 self.publish(unit, lambda made: (made / name).hardlink_to(partial))

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from rallytrace.files import AtomicFile, make_folder
+from rallytrace.storage.unfinished import continued_later
 
 STALE_S = 7 * 86_400.0
 MOST_ENDED = 100  # stale uploads, each time
@@ -54,7 +55,8 @@ class Bucket:
         self._end_stale()
         upload, etags, note = self._begin(key, f"{digest} {part}", tags)
         try:
-            etags |= self._send(key, upload, pieces, etags)
+            with continued_later(f"parts of the upload {key} to bucket {self.name}"):
+                etags |= self._send(key, upload, pieces, etags)
             parts = [{"PartNumber": number, "ETag": etags[number]} for number in sorted(etags)]
             with _refusals():
                 self.client.complete_multipart_upload(**self._object(key, upload), MultipartUpload={"Parts": parts})

@@ -5,14 +5,14 @@ from __future__ import annotations
 import glob
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from rallytrace.errors import InputError, OutputError
-from rallytrace.files import VIDEO_SUFFIXES
+from rallytrace.names import DRAWN, EXPECTED_VIDEO, PICTURE_SUFFIXES, VIDEO_SUFFIXES, is_video, passed_over, suffix_of
 from rallytrace.storage.cache import default_cache
 from rallytrace.storage.stores import Folder, MissingObject, Remote, open_store
 from rallytrace.storage.urls import WEB, glob_match, is_url, local_path, parse
@@ -77,40 +77,97 @@ def fetched(where: str | Path) -> Iterator[Path]:
             default_cache().release(path.parent.name)
 
 
-def expand(pattern: str, suffixes: Sequence[str] = VIDEO_SUFFIXES) -> list[str]:
-    """The files that a pattern or a folder means; a path or URL that is neither comes back alone.
+def expand(where: str, on_skip: Callable[[str], None] | None = None) -> list[str]:
+    """The videos that a pattern or a folder means; a path or URL that is neither comes back alone, as it is.
 
-    Folders give their files of these suffixes; a local one without any comes back itself, for it may hold pictures.
-    Raises InputError where a pattern, or a folder of a store, has nothing.
+    A local folder without videos comes back itself where it holds pictures. on_skip: told in one line what of a folder
+    or a pattern is left out, and why: see `is_video`. Raises InputError where a pattern or a folder has nothing.
     """
+    say = on_skip or (lambda line: None)
+    path = local_path(where)
+    if path is None:
+        address = parse(where)
+        if address.scheme in WEB:
+            return [where]
+        if not glob.has_magic(address.key) and suffix_of(address.key) not in VIDEO_SUFFIXES:
+            return _wanted(f"{where.rstrip('/')}/*", matches(f"{where.rstrip('/')}/*"), say)
+    elif path.is_dir():
+        return _in_folder(path, say)
+    found = matches(where)
+    return found if found == [plain(where)] else _wanted(where, found, say)
+
+
+def matches(pattern: str) -> list[str]:
+    """All files that a pattern means, and local folders; what is no pattern comes back alone. Raises InputError."""
     if is_url(pattern):
-        return [pattern] if parse(pattern).scheme in WEB else _expand_url(pattern, suffixes)
-    pattern = pattern.removeprefix("file://")
-    path = Path(pattern)
-    if path.is_dir():
-        return sorted(str(each) for each in path.iterdir() if each.suffix.lower() in suffixes) or [pattern]
-    if path.exists() or not glob.has_magic(pattern) or "://" in pattern:
-        return [pattern]
-    matches = sorted(glob.glob(pattern, recursive=True))
-    if not matches:
+        return _stored(pattern)
+    text = plain(pattern)
+    if "://" in text or not glob.has_magic(text) or os.path.exists(text):
+        return [text]
+    found = sorted(glob.glob(text, recursive=True))
+    if not found:
         raise InputError(f"no file matches {pattern!r}: check the pattern")
-    return matches
+    return found
 
 
-def _expand_url(pattern: str, suffixes: Sequence[str]) -> list[str]:
+def plain(where: str) -> str:
+    """A file:// URL as the path that it means; anything else unchanged. Raises InputError."""
+    return str(local_path(where)) if where.lower().startswith("file:") else where
+
+
+def _stored(pattern: str) -> list[str]:
     address = parse(pattern)
     parts = [part for part in address.key.split("/") if part]
     if not glob.has_magic(address.key):
-        if Path(address.key).suffix.lower() in suffixes:
-            return [pattern]
-        parts.append("*")
+        return [pattern]
     fixed = next(n for n, part in enumerate(parts) if glob.has_magic(part))
     top = "/".join([address.root, *parts[:fixed]])
     keys = [each.key for each in open_store(top).list() if glob_match(each.key.split("/"), parts[fixed:])]
-    found = sorted(key for key in keys if Path(key).suffix.lower() in suffixes or parts[-1] != "*")
-    if not found:
+    if not keys:
         raise InputError(f"nothing matches {pattern!r}: check the address")
-    return [f"{top}/{key}" for key in found]
+    return [f"{top}/{key}" for key in sorted(keys)]
+
+
+def _in_folder(folder: Path, say: Callable[[str], None]) -> list[str]:
+    names = [each.name for each in folder.iterdir() if not each.is_dir()]
+    found = sorted(str(folder / name) for name in names if is_video(name))
+    has_pictures = any(suffix_of(name) in PICTURE_SUFFIXES and not name.startswith(".") for name in names)
+    skipped = passed_over(names)
+    if found and skipped:
+        say(f"{folder}: left out {skipped}")
+    if not found and not has_pictures:
+        holds = f" but {skipped}" if skipped else ""
+        raise InputError(
+            f"{folder} holds no video{holds}, expected {EXPECTED_VIDEO}, or numbered pictures; "
+            f"folders below it are looked into with '{folder}/**/*.mp4'"
+        )
+    return found or [str(folder)]
+
+
+def _wanted(pattern: str, found: list[str], say: Callable[[str], None]) -> list[str]:
+    """Folders, which may hold pictures, and of the files those that are meant.
+
+    A pattern that says the suffix gets what it asks for, but results of `track` and hidden files only by name.
+    """
+    last = pattern.rpartition("/")[2]
+    says_suffix = not glob.has_magic(last.rpartition(".")[2])
+    says_drawn = last.lower().endswith(DRAWN)
+
+    def is_wanted(place: str) -> bool:
+        if os.path.isdir(place):
+            return True
+        name = place.rpartition("/")[2]
+        is_meant = says_drawn or not name.lower().endswith(DRAWN)
+        is_shown = last.startswith(".") or not name.startswith(".")
+        return is_video(name) or (says_suffix and is_meant and is_shown)
+
+    wanted = [each for each in found if is_wanted(each)]
+    left = passed_over(each.rpartition("/")[2] for each in set(found) - set(wanted))
+    if wanted and left:
+        say(f"{pattern}: left out {left}")
+    if not wanted:
+        raise InputError(f"{pattern!r} matches no video but {left or 'hidden files'}, expected {EXPECTED_VIDEO}")
+    return wanted
 
 
 @contextmanager

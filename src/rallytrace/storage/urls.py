@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from rallytrace.errors import InputError
+from rallytrace.names import path_of_url
 
 SCHEMES = ("s3", "gs", "az", "https", "http", "memory")
 WEB = ("http", "https")
@@ -22,8 +23,13 @@ def is_url(text: object) -> bool:
 
 
 def local_path(where: str | Path) -> Path | None:
-    """None for a URL of a store."""
-    return None if is_url(where) else Path(str(where).removeprefix("file://"))
+    """None for a URL of a store. Raises InputError for a file:// URL of another machine."""
+    if is_url(where):
+        return None
+    try:
+        return where if isinstance(where, Path) else Path(path_of_url(where))
+    except ValueError as error:
+        raise InputError(str(error)) from None
 
 
 @dataclass(frozen=True)
@@ -47,8 +53,9 @@ def parse(url: str) -> Address:
     scheme = scheme.lower()
     host, _, key = rest.partition("/")
     if scheme not in SCHEMES or not (host or scheme == "memory"):
+        schemes = ", ".join(f"{each}://" for each in SCHEMES)
         raise InputError(
-            f"{url.partition('?')[0][:120]!r} is no URL of a store, expected {'://, '.join(SCHEMES)}://name"
+            f"{url.partition('?')[0][:120]!r} is no URL of a store, expected {schemes} or file://, then a name"
         )
     query = user = ""
     if scheme in WEB:

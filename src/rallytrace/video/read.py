@@ -18,6 +18,7 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from rallytrace.errors import VideoError
+from rallytrace.names import PICTURE_SUFFIXES
 from rallytrace.types import Clip, Frame, VideoInfo
 from rallytrace.video.frames import (
     DECODER_OPTIONS,
@@ -30,7 +31,6 @@ from rallytrace.video.frames import (
 )
 from rallytrace.video.shard import SUFFIX, Shard
 
-PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"}
 DEFAULT_FPS = Fraction(30)  # also where a stream gives no hint of its rate
 MAX_GUESSED_FPS = 120
 OUTPUT_CORRUPT = 8  # FFmpeg's AV_CODEC_FLAG_OUTPUT_CORRUPT

@@ -20,6 +20,7 @@ from av.video.reformatter import Colorspace, VideoReformatter
 from av.video.stream import VideoStream
 
 from rallytrace.errors import OutputError, VideoError
+from rallytrace.files import partial_path
 from rallytrace.types import Yuv
 from rallytrace.video.frames import FULL, LIMITED, convert, default_matrix, frame_of_yuv
 from rallytrace.video.read import open_container
@@ -59,7 +60,7 @@ class VideoWriter:
     ) -> None:
         self.problems = []
         self._path, self._wh, self._fps, self._audio_from = Path(path), wh, fps, audio_from
-        self._temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}.part")
+        self._temporary = partial_path(self._path)
         self._pixel_aspect = pixel_aspect
         self._options, self._full_range = {"crf": str(crf), "preset": preset}, full_range
         self._container: OutputContainer | None = None
