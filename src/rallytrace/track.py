@@ -16,7 +16,7 @@ from typing import Self, TypeVar
 
 from rallytrace import video
 from rallytrace.annotate import Style, Trail, draw
-from rallytrace.errors import OutputError, VideoError
+from rallytrace.errors import InputError, OutputError, VideoError
 from rallytrace.files import make_folder
 from rallytrace.names import DRAWN, LONGEST, checked_stem, fits, stem_of
 from rallytrace.runtime import Network, load_network
