@@ -140,7 +140,7 @@ class Tracker:
         self._merge, self._live, self._path, self._batch = merge, live, path and not live, batch
         self._diagonal_px = math.hypot(*source_wh)
         self._last_frame = -1
-        self._waiting: deque[tuple[int, float, int]] = deque()  # frame index, pts_s, position of its picture
+        self._waiting: deque[tuple[int, float, int | None]] = deque()  # frame index, pts_s, position
         self._results: dict[int, tuple[XY | None, float]] = {}  # position -> source xy, score
         self._begin_scene()
 
@@ -197,7 +197,7 @@ class Tracker:
                 self._windows += self._maker.push(shown.image)
                 if len(self._windows) >= self._batch:
                     self._predict(settled=self._maker.settled)
-            self._waiting.append((*shown.of, self._scenes.position))
+            self._waiting.append((*shown.of, None if shown.is_flash else self._scenes.position))
 
     def _begin_scene(self) -> None:
         spec = self.network.spec
@@ -246,13 +246,13 @@ class Tracker:
 
     def _emit(self) -> list[BallPoint]:
         points = []
-        while self._waiting and self._waiting[0][2] in self._results:
+        while self._waiting and (self._waiting[0][2] is None or self._waiting[0][2] in self._results):
             index, pts_s, position = self._waiting.popleft()
-            xy, score = self._results[position]
+            xy, score = (None, 0.0) if position is None else self._results[position]
             source = PointSource.NONE if xy is None else PointSource.MODEL
             points.append(BallPoint(index, pts_s, xy, score, source))
         newest = self._scenes.position  # a repeat of this picture may still come
-        oldest = self._waiting[0][2] if self._waiting else newest
+        oldest = next((position for _, _, position in self._waiting if position is not None), newest)
         for position in [p for p in self._results if p < min(oldest, newest)]:
             del self._results[position]
         self._scenes.forget(oldest)

@@ -75,15 +75,15 @@ def difference(a: Image, b: Image) -> float:
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
 class Shown(Generic[T]):
-    """One picture and what it is to its scene. of: what came with it. begins: a new scene. is_new: no repeat.
-
-    is_fresh: whether new `Moments` that are given this picture first would go on in the same way.
+    """One picture and what it is to its scene. of: what came with it. begins: a new scene. is_new: neither a repeat nor
+    a flash. is_fresh: whether new `Moments` that are given this picture first would go on in the same way.
     """
 
     of: T
     image: Image
     begins: bool
     is_new: bool
+    is_flash: bool
     is_fresh: bool
 
 
@@ -91,8 +91,8 @@ class Moments(Generic[T]):
     """Pictures of a video in, in order; out they come with what they are: new or repeated, of the same scene or not.
 
     A new scene begins where the picture changes by more than 30 grey levels on average and stays different. A flash, or
-    a few pictures of nothing, go by within five pictures and belong to the scene. So after a jump pictures are held
-    back until the next one that is as before the jump, five at most.
+    a few pictures of nothing, go by within five pictures: windows and background do without them. So after a jump
+    pictures are held back until the next one that is as before the jump, five at most.
     """
 
     def __init__(self) -> None:
@@ -131,10 +131,10 @@ class Moments(Generic[T]):
 
     def _show(self, *, begins: bool = False, is_flash: bool = False) -> Shown[T]:
         of, image = self._held.popleft()
-        is_new = self._repeats.is_new(image)
-        if is_new and not is_flash:
+        is_new = not is_flash and self._repeats.is_new(image)
+        if is_new:
             self._steady = image
-        return Shown(of, image, begins, is_new, is_new and not is_flash and self._repeats.is_fresh)
+        return Shown(of, image, begins, is_new, is_flash, is_new and self._repeats.is_fresh)
 
 
 def moments(frames: Iterable[Frame], pad: Callable[[Image], Image]) -> Iterator[tuple[int, int, Image]]:
