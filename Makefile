@@ -17,7 +17,7 @@ $(VENV)/.core: $(BIN)/pip pyproject.toml constraints.txt
 # What a developer gets. torch first and pinned: an open range would pull gigabytes of CUDA.
 $(VENV)/.dev: $(VENV)/.core
 	$(INSTALL) "$$(grep '^torch==' constraints.txt)"
-	$(INSTALL) --editable '.[aws,features,label,openvino,postgresql,serve,store,train,dev]'
+	$(INSTALL) --editable '.[analyse,aws,features,label,openvino,postgresql,serve,store,train,dev]'
 	touch $@
 
 demo: $(VENV)/.core

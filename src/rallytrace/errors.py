@@ -10,6 +10,9 @@ RallytraceError
  └─ MissingDependency     an optional package or device is asked for and absent
 """
 
+from importlib import import_module
+from typing import Any
+
 
 class RallytraceError(Exception):
     """Base of all errors raised on purpose; the message is one line, fit to show to a user."""
@@ -45,3 +48,12 @@ class EndpointError(RallytraceError):
 
 class MissingDependency(RallytraceError, ImportError):
     """An optional package or a device is asked for and absent."""
+
+
+def need(package: str, extra: str) -> Any:
+    """Import a package of an extra. Raises MissingDependency, which says how to install it."""
+    try:
+        return import_module(package)
+    except ImportError:
+        name = package.partition(".")[0]
+        raise MissingDependency(f"{name} is not installed: pip install 'rallytrace[{extra}]'") from None
