@@ -88,7 +88,7 @@ def test_files_that_have_times_are_jumped_in(folder: Path) -> None:
         with IndexedReader(path, table) as reader:
             assert reader.distance(80) <= 20 + 8, name
             reader.decode(80)
-            assert reader._source._n_packets < 80, f"{name} was read from its start"
+            assert reader._source.n_packets < 80, f"{name} was read from its start"
 
 
 def test_a_run_gives_the_asked_picture_first_and_decodes_once(folder: Path) -> None:
@@ -99,7 +99,7 @@ def test_a_run_gives_the_asked_picture_first_and_decodes_once(folder: Path) -> N
         order = [n for pair in zip(range(27, 40), range(23, 10, -1), strict=True) for n in pair]
         assert [frame.index for frame in frames] == [25, 26, 24, *order, 10]
         assert all(np.array_equal(frame.image, pictures(path)[frame.index]) for frame in frames)
-        assert reader._source._n_packets <= 50
+        assert reader._source.n_packets <= 50
         assert reader.distance(40) == 0
 
 

@@ -18,6 +18,7 @@ from rallytrace.types import Image
 from rallytrace.video import encode_jpeg, encode_png, probe, read
 
 from .clips import CUT, NAMES, TURNED, clip, ffmpeg, flat_yuv, golden, lossless, pictures, probe_json, timed, yuv_md5
+from .networks import Brightest
 
 EXACT = [n for n in NAMES if not n.startswith(("hevc-10bit", "ffv1", "aac", "mp3", "pcm", "opus", "vorbis"))]
 CONVERTED = [n for n in NAMES if n.startswith(("hevc-10bit", "ffv1"))]
@@ -181,6 +182,7 @@ def test_times_that_go_back_are_mended_and_told(tmp_path: Path) -> None:
     assert len(times) == 42
     assert times == pytest.approx([times[0] + i * 1001 / 30_000 for i in range(42)], abs=1e-4)
     assert any("time repeats or goes back: 21" in line for line in reader.problems)
+    assert any("jumps of the clock back: 1, first at frame 21 (2.17 s)" in line for line in reader.problems)
 
 
 @pytest.mark.parametrize("doubled", [{7: 6}, {3: 2, 9: 8, 10: 8}, {n: n - 1 for n in range(1, 20, 2)}])
@@ -189,11 +191,25 @@ def test_a_time_that_repeats_moves_no_other(tmp_path: Path, doubled: dict[int, i
     path = timed(tmp_path / "doubled.mkv", [true[doubled.get(n, n)] for n in range(30)])
     with read(path, wh=(32, 18)) as reader:
         times = [frame.pts_s for frame in reader]
-    assert {n for n in range(30) if times[n] != pytest.approx(true[n], abs=1e-9)} == set(doubled)
+    assert times == pytest.approx(true, abs=1e-9)  # the pictures of one time share out the stretch until the next
     assert all(a < b for a, b in pairwise(times))
     assert any(f"repeats or goes back: {len(doubled)};" in line for line in reader.problems)
     track_video(path, tmp_path, network=load_network("fast", threads=1))
     assert probe_json(tmp_path / "doubled.tracked.mp4", "-show_streams")["streams"][0]["nb_frames"] == "30"
+
+
+@pytest.mark.parametrize("next_s", [0.44, 2.84])
+def test_a_time_that_repeats_very_often_ends_nothing(tmp_path: Path, next_s: float) -> None:
+    """As a camera whose clock stands still, which then goes on as if nothing had been, or from where it stood."""
+    said = [n * 0.04 for n in range(10)] + [0.4] * 61 + [next_s + n * 0.04 for n in range(10)]
+    path = timed(tmp_path / "stands.mkv", said)
+    result = track_video(path, tmp_path, network=Brightest())
+    with read(path, wh=(32, 18)) as reader:
+        times = [frame.pts_s for frame in reader]
+    assert all(a < b for a, b in pairwise(times))
+    assert times[71:] == pytest.approx(said[71:])
+    assert result.frames == 81
+    assert probe_json(tmp_path / "stands.tracked.mp4", "-show_streams")["streams"][0]["nb_frames"] == "81"
 
 
 def test_a_change_of_size_is_resized_and_told(tmp_path: Path) -> None:

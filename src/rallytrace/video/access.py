@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from rallytrace.errors import VideoError
 from rallytrace.types import Frame, Image
 from rallytrace.video.frames import Colour, Converter, check_size, decode_picture, encode_jpeg, upright_wh
-from rallytrace.video.read import _Stream
+from rallytrace.video.stream import Stream, ticks_of
 
 NEAR = 8  # pictures that are rather decoded and dropped than jumped over
 PROBES = 4  # jumps that a new table is checked by
@@ -93,13 +93,13 @@ def frame_table(
     prints: dict[int, int] = {}  # of the picture after each key picture
     keys: list[int] = []
     converter, whole = Converter(), Converter()
-    with closing(_Stream(str(path), 10.0)) as source:
+    with closing(Stream(str(path), 10.0)) as source:
         for n, (pts_s, frame) in enumerate(source.frames()):
             if n == 0:
                 info = source.info(pts_s, frame)
             if n >= MAX_PICTURES:
                 raise VideoError(f"{path} has more than {MAX_PICTURES} pictures: cut it into parts")
-            stamps.append((pts_s, _ticks(frame)))
+            stamps.append((pts_s, ticks_of(frame)))
             if keys and keys[-1] == n - 1:
                 prints[n] = _print(converter, frame)
             if _is_key(frame):
@@ -115,10 +115,6 @@ def frame_table(
     times = np.array([pts_s for pts_s, _ in stamps], np.float64)
     table = FrameTable(times, ticks, np.array(keys, np.int64), info.wh, info.fps, problems)
     return table if _arrives(path, table, prints) else replace(table, ticks=np.empty(0, np.int64))
-
-
-def _ticks(frame: av.VideoFrame) -> int | None:
-    return frame.dts if frame.pts is None else frame.pts
 
 
 def _is_key(frame: av.VideoFrame) -> bool:
@@ -156,7 +152,7 @@ class IndexedReader:
         self._open()
 
     def _open(self) -> None:
-        self._source = _Stream(self._path, 10.0)
+        self._source = Stream(self._path, 10.0)
         self._pictures: Iterator[av.VideoFrame] = (frame for _, frame in self._source.frames())
         self._at = 0  # index of the picture that decoding gives next
 
@@ -201,7 +197,7 @@ class IndexedReader:
             self._open()
         for frame in islice(self._pictures, index - self._at, None):
             self._at = index + 1
-            if len(self.table.ticks) and _ticks(frame) != self.table.ticks[index]:
+            if len(self.table.ticks) and ticks_of(frame) != self.table.ticks[index]:
                 break
             return frame
         self._at = len(self.table)  # nothing that follows is what the table says
@@ -223,14 +219,14 @@ class IndexedReader:
             source._container.seek(int(ticks[aim]), stream=source._stream, backward=True)
         except FFmpegError:
             return False
-        pictures = source._decoded()
-        landed = next((f for f in pictures if (_ticks(f) or 0) >= ticks[key]), None)
-        if landed is None or _ticks(landed) != ticks[key] or not _is_key(landed):
+        pictures = source.decoded()
+        landed = next((f for f in pictures if (ticks_of(f) or 0) >= ticks[key]), None)
+        if landed is None or ticks_of(landed) != ticks[key] or not _is_key(landed):
             return False
         held, at = landed, key
         for frame in islice(pictures, index - key):
             held, at = frame, at + 1
-            if _ticks(frame) != ticks[at]:
+            if ticks_of(frame) != ticks[at]:
                 return False
         if at != index:
             return False

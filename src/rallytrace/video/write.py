@@ -22,8 +22,8 @@ from av.video.stream import VideoStream
 from rallytrace.errors import OutputError, VideoError
 from rallytrace.files import partial_path
 from rallytrace.types import Yuv
+from rallytrace.video.container import open_container
 from rallytrace.video.frames import FULL, LIMITED, convert, default_matrix, frame_of_yuv
-from rallytrace.video.read import open_container
 
 TICKS_PER_S = 90_000  # of the times in the file: a frame of 29.97 fps is 3003, a millisecond 90
 MP4_SOUND = {"aac", "mp2", "mp3", "ac3", "eac3", "opus", "flac", "alac"}  # codecs that players expect in mp4

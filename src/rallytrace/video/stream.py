@@ -1,0 +1,219 @@
+"""The pictures of a container: decoded in order, with mended times, and what went wrong."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Generator, Iterator
+from fractions import Fraction
+from typing import TypeAlias
+
+import av
+from av.container import InputContainer
+from av.error import ExitError, FFmpegError
+from av.stream import Disposition
+from av.video.stream import VideoStream
+
+from rallytrace.errors import VideoError
+from rallytrace.types import VideoInfo
+from rallytrace.video.clock import LEAP_S, MOST_HELD, Clock, Item
+from rallytrace.video.container import EXPECTED, LIVE_SCHEMES, open_container, scheme_of
+from rallytrace.video.frames import DECODER_OPTIONS, Colour, check_size, rotation_deg, upright_wh
+
+DEFAULT_FPS = Fraction(30)  # also where a stream gives no hint of its rate
+MAX_GUESSED_FPS = 120
+OUTPUT_CORRUPT = 8  # FFmpeg's AV_CODEC_FLAG_OUTPUT_CORRUPT
+GEN_PTS = 1  # FFmpeg's AVFMT_FLAG_GENPTS, which PyAV sets
+DEMUX_RETRIES = 10  # errors in a row after which a file counts as unreadable from there
+HELD_BYTES = 256_000_000  # of decoded pictures that wait for their time
+LIVE_HELD = 3  # pictures that a live source may be held back by
+IN_DECODER = 256  # packets that a decoder may keep before their pictures come out
+
+TimedFrames: TypeAlias = Generator[tuple[float, av.VideoFrame], None, None]  # pts_s and the picture
+Stored: TypeAlias = tuple[tuple[int, int], Colour] | None  # size and colour, where they are not those of the source
+
+
+def ticks_of(thing: av.VideoFrame | av.Packet[VideoStream]) -> int | None:
+    """The presentation time in the stream's own unit; the decoding time where there is none."""
+    return thing.dts if thing.pts is None else thing.pts
+
+
+class Stream:
+    """The first picture stream of a container: its decoded frames, with their times, and what went wrong."""
+
+    stored: Stored = None
+
+    def __init__(self, path: str, timeout_s: float) -> None:
+        self.problems: list[str] = []
+        self._path, self._timeout_s = path, timeout_s
+        self._container = open_container(path, timeout_s)
+        try:
+            self._stream = self._find_stream()
+            self._read_header()
+        except BaseException:
+            self.close()
+            raise
+        self.n_packets = 0  # given to the decoder so far
+        self._fed: deque[tuple[int | None, int]] = deque(maxlen=IN_DECODER)  # their times and numbers
+        self._n_skipped = 0
+        self._n_errors = 0
+        self._n_damaged = 0
+        self._first_error = ""
+
+    def _find_stream(self) -> VideoStream:
+        streams = [s for s in self._container.streams.video if not s.disposition & Disposition.attached_pic]
+        if not streams:
+            only = "only sound" if self._container.streams.audio else "no pictures"
+            raise VideoError(f"{self._path} holds {only}, {EXPECTED}")
+        if streams[0].codec_context is None:
+            raise VideoError(f"{self._path} is coded in a way that FFmpeg cannot decode, {EXPECTED}: convert it")
+        return streams[0]
+
+    def _read_header(self) -> None:
+        container, stream, context = self._container, self._stream, self._stream.codec_context
+        container.flags &= ~GEN_PTS  # it would invent wrong times in an AVI with B-frames
+        duration = _duration_s(container, stream)
+        scheme = scheme_of(self._path)
+        self._is_live = scheme == "camera" or scheme in LIVE_SCHEMES or (scheme is not None and duration is None)
+        self._duration_s = None if self._is_live else duration
+        self._fps = stream.guessed_rate or stream.average_rate or DEFAULT_FPS
+        if stream.average_rate is None and self._fps > MAX_GUESSED_FPS:  # then the guess is a unit of time
+            self._fps = DEFAULT_FPS
+        self._time_base = stream.time_base or Fraction(1, 90_000)
+        is_mov = "mov" in container.format.name.split(",")  # whose index is whole: one entry per packet
+        self._n_indexed = stream.frames if is_mov else 0
+        self._n_hidden = sum(entry.is_discard for entry in stream.index_entries) if is_mov else 0  # by an edit list
+        # A packet that is cut off is flagged corrupt; in a transport stream the flag says only that a piece is lost.
+        self._skips_corrupt = container.format.name != "mpegts"
+        context.thread_type = "SLICE" if self._is_live else "AUTO"  # frame threads would delay a live picture
+        context.options = dict(DECODER_OPTIONS)
+        if context.codec.canonical_name == "hevc":  # FFmpeg 8 would drop all from a damaged picture to a key
+            context.flags |= OUTPUT_CORRUPT
+
+    def info(self, start_s: float, first: av.VideoFrame) -> VideoInfo:
+        check_size(first.width, first.height, self._path)
+        aspect = self._stream.sample_aspect_ratio or self._stream.codec_context.sample_aspect_ratio or Fraction(1)
+        return VideoInfo(
+            path=self._path,
+            wh=upright_wh(first),
+            pixel_aspect=1 / aspect if rotation_deg(first) % 180 else aspect,
+            fps=self._fps,
+            n_frames=self._n_indexed - self._n_hidden or None,
+            duration_s=self._duration_s,
+            start_s=start_s,
+            codec=self._stream.codec_context.codec.canonical_name,
+            pixel_format=first.format.name,
+            rotation_deg=rotation_deg(first),
+            has_audio=bool(self._container.streams.audio),
+            is_live=self._is_live,
+        )
+
+    def frames(self) -> TimedFrames:
+        """Each decoded frame with its time; see `Clock`."""
+        step_s = float(1 / self._fps)
+        context = self._stream.codec_context
+        room = LIVE_HELD if self._is_live else HELD_BYTES // (2 * context.width * context.height or 1)
+        self.clock = Clock[av.VideoFrame](step_s, max(1, min(room, MOST_HELD)))
+        n, last_s, start_s = 0, 0.0, 0.0
+        for pts_s, frame in self.clock.mend(self._timed()):
+            start_s = start_s if n else pts_s
+            self._n_damaged += frame.is_corrupt
+            if (frame.is_corrupt or self._n_errors) and not self._first_error:
+                self._first_error = f"frame {n} ({pts_s:.2f} s)"
+            yield pts_s, frame
+            n, last_s = n + 1, pts_s
+        if not n:
+            raise VideoError(f"{self._path} holds no picture that can be decoded, {EXPECTED}: check that it plays")
+        self._report(n, last_s, last_s + step_s - start_s)
+
+    def _timed(self) -> Iterator[Item[av.VideoFrame]]:
+        for frame in self.decoded():
+            ticks = ticks_of(frame)
+            said_s = None if ticks is None else float(ticks * self._time_base)
+            yield said_s, self._packet_of(ticks), frame
+
+    def _packet_of(self, ticks: int | None) -> int:
+        """The number of the packet that held the picture of that time."""
+        for place, (of, number) in enumerate(self._fed):
+            if of == ticks:
+                del self._fed[place]
+                return number
+        return self.n_packets
+
+    def decoded(self) -> Iterator[av.VideoFrame]:
+        """The pictures from where the container stands, without their times."""
+        for packet in self._packets():
+            if packet is not None and packet.size > 0:
+                self._fed.append((ticks_of(packet), self.n_packets))
+                self.n_packets += 1
+            if packet is not None and packet.is_corrupt and self._skips_corrupt:
+                self._n_skipped += 1
+                continue
+            try:
+                frames = self._stream.decode(packet)
+            except FFmpegError:
+                self._n_errors += 1
+                continue
+            yield from frames
+
+    def _packets(self) -> Iterator[av.Packet[VideoStream] | None]:
+        """The stream's packets, then an empty one (or None) that makes the decoder give its last pictures."""
+        retries = DEMUX_RETRIES
+        while retries:
+            try:
+                for packet in self._container.demux(self._stream):
+                    yield packet
+                    retries = DEMUX_RETRIES
+                return
+            except ExitError:
+                self.problems.append(f"{self._path} gave nothing for {self._timeout_s:g} s: taken as its end")
+                break
+            except FFmpegError:
+                self._n_errors += 1
+                retries = 0 if self._is_live else retries - 1
+        yield None
+
+    def _report(self, n: int, last_s: float, length_s: float) -> None:
+        """Says what was wrong, once all `n` frames are out."""
+        at = f"frame {n} ({last_s:.2f} s)"
+        if self._n_indexed and self.n_packets - self._n_skipped < self._n_indexed:
+            about = self._n_indexed - self._n_hidden
+            self.problems.append(f"decoding stopped at {at} of about {about}: the file is truncated")
+        elif (
+            not self._n_indexed and self._duration_s and length_s < self._duration_s - max(0.5, 0.02 * self._duration_s)
+        ):
+            whole = f"of {self._duration_s:.2f} s that the file states"
+            self.problems.append(f"decoding stopped at {at} {whole}: the file is truncated")
+        if self._n_errors or self._n_damaged:
+            counts = f"pictures that could not be decoded: {self._n_errors}, damaged ones: {self._n_damaged}"
+            self.problems.append(f"{counts}; the first near {self._first_error or at}")
+        self._report_times()
+
+    def _report_times(self) -> None:
+        clock = self.clock
+        if clock.mended:
+            counts = f"pictures whose time repeats or goes back: {clock.mended}"
+            self.problems.append(f"{counts}; each is set 1/fps or less after the one before")
+        if clock.jumps:
+            first = f"first at frame {clock.jumps[0].frame} ({clock.jumps[0].pts_s:.2f} s)"
+            counts = f"jumps of the clock back: {len(clock.jumps)}, {first}"
+            self.problems.append(f"{counts}, as in recordings joined into one: the times go on from there")
+        if clock.leaps:
+            first = f"first at frame {clock.leaps[0][0]} ({clock.leaps[0][1]:.2f} s)"
+            counts = f"jumps of the clock ahead by more than {LEAP_S:g} s: {len(clock.leaps)}, {first}"
+            self.problems.append(f"{counts}: the times stay as they are")
+
+    def close(self) -> None:
+        self._container.close()
+
+
+def _duration_s(container: InputContainer, stream: VideoStream) -> float | None:
+    """How long the pictures last, as the header says; in Matroska a tag of the stream says when they end."""
+    unit_s = stream.time_base or Fraction(1, 90_000)
+    if stream.duration is not None:
+        units = max(stream.duration, stream.frames) if container.format.name == "avi" else stream.duration
+        return float(units * unit_s)  # AVI counts pictures in time units; its duration shrinks when cut
+    if match := re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", "")):
+        end_s = int(match[1]) * 3600 + int(match[2]) * 60 + float(match[3])
+        return end_s - float((stream.start_time or 0) * unit_s)
+    return None if container.duration is None else container.duration / av.time_base
