@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint types layers unit test-ray frontend frontend-check bench clean
+.PHONY: demo test lint types layers unit test-ray mutants frontend frontend-check bench clean
 
 $(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)
@@ -45,6 +45,12 @@ unit: $(VENV)/.dev
 test-ray: $(VENV)/.dev
 	$(INSTALL) --editable '.[ray]'
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests/scale/test_ray.py
+
+# Deliberate mistakes in the core, one by one, in a copy: prints those that the tests do not see. Takes half an hour of
+# one core; `make mutants MUTATE="window.py --most 20"` is one module and fewer of them.
+mutants: $(VENV)/.dev
+	$(INSTALL) cosmic-ray
+	$(BIN)/python tests/mutants.py $(MUTATE)
 
 # The labelling workspace's pages: built by node 20 or newer, committed, so that users need no node.
 frontend:
