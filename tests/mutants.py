@@ -33,6 +33,7 @@ CONCERNS = {  # module -> tests, the fast and likely ones first
     "geometry.py": ["test_geometry.py", "properties/test_inverse_pairs.py"],
     "heatmap.py": ["test_heatmap.py", "properties/test_inverse_pairs.py"],
     "window.py": ["test_window.py", "test_scenes.py"],
+    "tracker.py": ["test_scenes.py", "test_tracker.py"],
     "trajectory/path.py": ["test_path_limits.py", "test_path.py"],
     "trajectory/linker.py": ["test_linker.py", "properties/test_linker_properties.py"],
     "trajectory/columns.py": ["test_trajectory.py"],

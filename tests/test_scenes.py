@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rallytrace.track import Scenes
-from rallytrace.types import Image
+from rallytrace.tracker import Scenes
+from rallytrace.types import Frame, Image
 
 from .networks import brightest_spec
 
@@ -28,7 +28,10 @@ def walk(source: list[Image], first: int = 0) -> tuple[list[bool], list[int]]:
     scenes = Scenes(SPEC, overlap=2, path=False)
     new, kept = [], []
     for i in range(first, len(source)):
-        new.append(scenes.push(i, source[i]))
+        for shown in scenes.look(Frame(i, i / 30, source[i]), source[i]):
+            assert not shown.begins
+            scenes.enter(shown)
+            new.append(shown.is_new)
         scenes.forget(scenes.position)
         kept.append(scenes.keep_from)
     return new, kept
