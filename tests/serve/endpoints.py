@@ -25,21 +25,50 @@ from rallytrace.runtime.onnx import SPEC_KEY
 from ..networks import brightest_spec
 
 
+def hanging_onnx(path: Path) -> Path:
+    """`brightest_onnx`, but it never comes back from a window that has a white pixel."""
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["on"], ["on_out"]), helper.make_node("Identity", ["v"], ["v_out"])],
+        "forever",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("v", TensorProto.FLOAT, []),
+        ],
+        [
+            helper.make_tensor_value_info("on_out", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("v_out", TensorProto.FLOAT, []),
+        ],
+    )
+    more = [
+        helper.make_node("ReduceMax", ["x"], ["most"], keepdims=0),
+        helper.make_node("Greater", ["most", "white"], ["is_white"]),
+        helper.make_node("Loop", ["", "is_white", "zero"], ["nothing"], body=body),
+        helper.make_node("Add", ["clipped", "nothing"], ["heatmaps"]),
+    ]
+    return _brightest(path, "clipped", more, {"white": 254.5})
+
+
 def brightest_onnx(path: Path) -> Path:
     """`tests.networks.Brightest` as a file: a network that costs next to nothing."""
+    return _brightest(path, "heatmaps", [], {})
+
+
+def _brightest(path: Path, last: str, more: list[onnx.NodeProto], numbers: dict[str, float]) -> Path:
     size = ["batch", 6, "height", "width"]
     nodes = [
         helper.make_node("Cast", ["windows"], ["x"], to=TensorProto.FLOAT),
         helper.make_node("Split", ["x", "parts"], ["pictures", "background"], axis=1),
         helper.make_node("Sub", ["pictures", "background"], ["difference"]),
         helper.make_node("Div", ["difference", "scale"], ["ratio"]),
-        helper.make_node("Clip", ["ratio", "zero", "one"], ["heatmaps"]),
+        helper.make_node("Clip", ["ratio", "zero", "one"], [last]),
+        *more,
     ]
     constants = [
         helper.make_tensor("parts", TensorProto.INT64, [2], [5, 1]),
         *(
             helper.make_tensor(n, TensorProto.FLOAT, [], [v])
-            for n, v in (("scale", 150.0), ("zero", 0.0), ("one", 1.0))
+            for n, v in {"scale": 150.0, "zero": 0.0, "one": 1.0, **numbers}.items()
         ),
     ]
     graph = helper.make_graph(

@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import struct
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -14,12 +15,21 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_np
 
 from rallytrace import video
+from rallytrace.decode.pictures import Pictures
 from rallytrace.errors import InputError, VideoError
 from rallytrace.models import get_spec
 from rallytrace.serve import bodies
 from rallytrace.serve.protocol import FrameRecord
 from rallytrace.serve.security import ApiError
 from rallytrace.types import Image
+
+
+def header(shape: tuple[int, ...]) -> bytes:
+    """Of an .npy file of uint8, with any shape."""
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    return file.getvalue()
+
 
 WINDOWS = st_np.arrays(np.uint8, st.tuples(*[st.integers(1, 4)] * 4))
 SEPARATORS = st.sampled_from([(", ", ": "), (",", ":")])
@@ -61,7 +71,25 @@ def test_the_fast_parser_takes_nothing_that_json_refuses(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["[[[[0. ]]]]", "[[[[0.5]]],[[[0.5,0.5]]]]", "[[[[2]]]]", "[[[[-1]]]]", "[[[[1e999]]]]"]
+    "text",
+    [
+        "[[[[0. ]]]]",
+        "[[[[1.]]]]",
+        "[[[[0.5,0.]]]]",
+        "[[[[1.9]]]]",
+        "[[[[1.01]]]]",
+        "[[[[01]]]]",
+        "[[[[+1]]]]",
+        "[[[[.5]]]]",
+        '[[[["0.5"]]]]',
+        "[[[[true]]]]",
+        "[[[[null]]]]",
+        "[[[[NaN]]]]",
+        "[[[[0.5]]],[[[0.5,0.5]]]]",
+        "[[[[2]]]]",
+        "[[[[-1]]]]",
+        "[[[[1e999]]]]",
+    ],
 )
 def test_wrong_numbers_are_refused(text: str) -> None:
     with pytest.raises(InputError):
@@ -91,6 +119,11 @@ def test_npy_windows_are_read_exactly(windows: Image) -> None:
             b"\x93NUMPY\x01\x00v\x00" + b"{'descr': '|u1', 'fortran_order': False, 'shape': (99999999999, 9, 8, 8)}",
             "shape|npy",
         ),
+        (header((-1, 9, 8, 8)) + bytes(576), "shape"),
+        (header((-1, -1, 8, 8)) + bytes(64), "shape"),
+        (header((1, 9, 8, -8)) + bytes(576), "shape"),
+        (header((-1,)), "shape"),
+        (header(()) + bytes(1), "shape"),
         (b"PK\x03\x04", "npy"),
         (b"", "npy"),
     ],
@@ -106,43 +139,60 @@ def test_garbage_is_no_array(body: bytes) -> None:
         bodies.parse_npy(body)
 
 
-def test_the_size_of_a_picture_is_known_before_it_is_decoded() -> None:
-    image = np.zeros((20, 30, 3), np.uint8)
-    assert bodies.picture_wh(video.encode_jpeg(image)) == (30, 20)
-    assert bodies.picture_wh(video.encode_png(image)) == (30, 20)
-    for cut in (bytes(video.encode_png(image))[:20], b"\xff\xd8\xff\xc0\0\x0b\x08\0\0\0\0\x01\0\0\0\0"):
-        with pytest.raises(VideoError, match="neither JPEG nor PNG"):
-            bodies.picture_wh(cut)
-    bomb = bytearray(video.encode_png(image))
+@pytest.fixture(scope="module")
+def pictures() -> Iterator[Pictures]:
+    found = Pictures(1)
+    yield found
+    found.close()
+
+
+def test_pictures_that_claim_much_are_refused(pictures: Pictures) -> None:
+    bomb = bytearray(video.encode_png(np.zeros((20, 30, 3), np.uint8)))
     bomb[16:24] = struct.pack(">II", 60_000, 60_000)
-    with pytest.raises(VideoError, match="expected"):
-        bodies.decode_frame(bytes(bomb), "png", (30, 20), "grey")
-    frames = [FrameRecord(0, 0.0, bytes(bomb))]
-    with pytest.raises(VideoError, match="too large"):
-        list(bodies.clip_frames(frames, get_spec("rallynet"), None, 10, 10**6)[1])
+    with pytest.raises(VideoError):
+        bodies.decode_frame(bytes(bomb), "png", (30, 20), "grey", pictures)
+    records = [FrameRecord(0, 0.0, bytes(bomb))]
+    with pytest.raises(VideoError):
+        bodies.clip_frames(records, get_spec("rallynet"), None, pictures, max_frames=10, max_pixels=10**6)
 
 
-def test_a_jpeg_of_many_scans_is_not_decoded() -> None:
+def test_pictures_of_a_clip_are_of_one_size(pictures: Pictures) -> None:
+    sizes = ((288, 512), (288, 512), (0, 0), (289, 512))
+    payloads = [video.encode_jpeg(np.zeros((h, w, 3), np.uint8)) if h else b"" for h, w in sizes]
+    records = [FrameRecord(i, i / 30, payload) for i, payload in enumerate(payloads)]
+    limits = {"max_frames": 10, "max_pixels": 10**6}
+    wh, frames = bodies.clip_frames(records[:3], get_spec("rallynet"), None, pictures, **limits)
+    assert wh == (512, 288)
+    assert [frame.index for frame in frames] == [0, 1, 2]
+    with pytest.raises(VideoError, match=r"expected 512x288|cannot be decoded"):
+        list(bodies.clip_frames(records, get_spec("rallynet"), None, pictures, **limits)[1])
+    with pytest.raises(InputError, match="in order"):
+        list(bodies.clip_frames(records[1::-1], get_spec("rallynet"), None, pictures, **limits)[1])
+    with pytest.raises(InputError, match="no pictures"):
+        bodies.clip_frames([], get_spec("rallynet"), None, pictures, **limits)
+
+
+def test_a_jpeg_of_many_scans_is_not_decoded(pictures: Pictures) -> None:
     jpeg = video.encode_jpeg(np.zeros((16, 16, 3), np.uint8))
     scan = jpeg[jpeg.index(b"\xff\xda") :]
     with pytest.raises(VideoError, match="scans"):
-        bodies.decode_frame(jpeg + scan * 100, "jpeg", (16, 16), "grey")
+        bodies.decode_frame(jpeg + scan * 100, "jpeg", (16, 16), "grey", pictures)
 
 
 @given(st.binary(max_size=100) | st.binary(max_size=100).map(lambda tail: b"\xff\xd8\xff" + tail))
-def test_garbage_is_no_frame(payload: bytes) -> None:
+def test_garbage_is_no_frame(pictures: Pictures, payload: bytes) -> None:
     for codec in ("jpeg", "png", "raw"):
         with pytest.raises(VideoError):
-            bodies.decode_frame(payload, codec, (64, 48), "grey")  # type: ignore[arg-type]
+            bodies.decode_frame(payload, codec, (64, 48), "grey", pictures)  # type: ignore[arg-type]
 
 
 @given(st.integers(0, 599), st.integers(1, 255))
-def test_a_damaged_jpeg_is_decoded_or_refused(place: int, change: int) -> None:
+def test_a_damaged_jpeg_is_decoded_or_refused(pictures: Pictures, place: int, change: int) -> None:
     rng = np.random.default_rng(0)
     jpeg = bytearray(video.encode_jpeg(rng.integers(0, 256, (32, 48, 3), dtype=np.uint8)))
     jpeg[place % len(jpeg)] ^= change
     try:
-        image = bodies.decode_frame(bytes(jpeg), "jpeg", (48, 32), "rgb")
+        image = bodies.decode_frame(bytes(jpeg), "jpeg", (48, 32), "rgb", pictures)
     except VideoError:
         return
     assert image.shape == (32, 48, 3)

@@ -124,8 +124,8 @@ def test_a_server_that_stops_hears_a_client_leave(
     server = serve(drain_s=600)
     sessions, may_track = server.services.sessions, threading.Event()
     try:
-        for _ in range(sessions._pool._max_workers):
-            sessions._pool.submit(may_track.wait)
+        for _ in range(sessions.pool._max_workers):
+            sessions.pool.submit(may_track.wait)
         with stream(server) as client:
             client.open(RAW)
             client.send(frames[:9])
@@ -227,7 +227,7 @@ def test_a_disconnected_client_frees_its_work(serve: Callable[..., Running], ral
     for _ in range(3):
         with pytest.raises(httpx.ReadTimeout):
             httpx.post(url, content=rally_clip.read_bytes(), headers=headers, timeout=0.5)
-    wait_until(lambda: server.services._working == 0, "the work to end")
+    wait_until(lambda: server.services._working.held == 0, "the work to end")
     assert not list(server.services.jobs.folder.iterdir())
     assert is_warm(server.url)
     assert json.loads(httpx.get(f"{server.url}/health").text)["queued"] == 0

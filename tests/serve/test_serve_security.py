@@ -292,7 +292,7 @@ def test_bodies_in_memory_are_bounded_together(serve: Callable[..., Running]) ->
     assert (answer.status_code, answer.json()["error"]["code"]) == (429, "busy")
     form = httpx.post(f"{server.url}/invocations", files=[("frames", (f"{i}.jpg", b"0" * 500)) for i in range(4)])
     assert (form.status_code, form.json()["error"]["code"]) == (429, "busy")
-    assert server.services._held == 0
+    assert server.services._held.held == 0
 
 
 def test_only_allowed_addresses_are_fetched(tmp_path: Path) -> None:

@@ -251,12 +251,12 @@ def _given(path: Path, word: str) -> str:
 
 def serve(_: Tree) -> None:
     """An endpoint, see `serve.hosting`."""
-    from rallytrace.serve import ServeOptions, hosting, run_server
+    from rallytrace.serve import ServeOptions, hosting
 
     options = hosting.sagemaker_options(os.environ)
     if options["request_timeout_s"] > hosting.TIMEOUT_S:  # asynchronous inference: videos of any length
         options["max_clip_frames"] = 500_000
-    run_server(ServeOptions(**options))
+    hosting.serve_for_good(ServeOptions(**options))
 
 
 def main(words: Sequence[str]) -> int:

@@ -58,13 +58,14 @@ def serve_command(
         typer.Option("--on", metavar="WHERE", help="local, ray or ray://host:10001: replicas, as many as are needed."),
     ] = None,
     drain: Annotated[float, typer.Option(min=0, help="Seconds to finish in, when told to stop.")] = 25.0,
+    hang: Annotated[float, typer.Option(min=0.1, help="Seconds after which a network that runs is given up.")] = 60.0,
     sagemaker: Annotated[bool, typer.Option("--sagemaker", help="Host, port and weights as SageMaker wants.")] = False,
     sagemaker_limits: Annotated[
         bool, typer.Option("--sagemaker-limits", help="Bodies of 6,291,456 bytes and 60 s, as managed endpoints.")
     ] = False,
 ) -> None:
     """Serve networks as a real-time HTTP(S) endpoint."""
-    from rallytrace.serve import ServeOptions, hosting, run_server
+    from rallytrace.serve import ServeOptions, hosting
 
     given: dict[str, Any] = {
         "weights": tuple(weights or ()),
@@ -86,6 +87,7 @@ def serve_command(
         "max_video": max_video_mb << 20,
         "max_sessions": max_sessions,
         "drain_s": drain,
+        "hang_s": hang,
     }
     if sagemaker:
         given |= hosting.sagemaker_options(os.environ)
@@ -96,7 +98,7 @@ def serve_command(
 
         serve_on_ray(ServeOptions(**given), on)
     else:
-        run_server(ServeOptions(**given))
+        hosting.serve_for_good(ServeOptions(**given))
 
 
 KeysFile = Annotated[Path, typer.Option("--keys", help="The file that `serve --keys` reads.")]

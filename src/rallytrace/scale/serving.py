@@ -29,9 +29,12 @@ class Endpoint:
         return self._app
 
     def check_health(self) -> None:
-        """Raises what kept the networks from being loaded."""
-        if (error := self._app.state.services.error) is not None:
-            raise error
+        """Raises what kept the networks from being loaded, or Hung: then Ray starts another replica."""
+        services = self._app.state.services
+        if services.error is not None:
+            raise services.error
+        if services.engine.is_ready:
+            services.engine.batcher.check_well()
 
 
 def deploy(options: ServeOptions, *, most: int | None = None) -> str:

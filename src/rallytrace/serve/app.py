@@ -8,9 +8,9 @@ import os
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -22,12 +22,14 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from rallytrace.decode.pictures import Pictures
 from rallytrace.errors import InputError, RallytraceError
 from rallytrace.runtime import DEFAULT_MODEL, Device, bundled
-from rallytrace.serve.engine import Busy, Cancelled, Engine, find_models
+from rallytrace.serve.engine import HANG_S, Cancelled, Engine, Hung, find_models
 from rallytrace.serve.jobs import Jobs
 from rallytrace.serve.security import ApiError, Gate, Guard, KeyFile
 from rallytrace.serve.sessions import Sessions
+from rallytrace.serve.shares import Share
 from rallytrace.web.connections import ConnectionLimits
 from rallytrace.web.names import Names, Proxies, is_loopback
 from rallytrace.web.server import server_config, url_of
@@ -36,6 +38,7 @@ from rallytrace.web.tls import fingerprint, self_signed, state_folder, tls_conte
 log = logging.getLogger("rallytrace.serve")
 T = TypeVar("T")
 WINDOW_MODEL = "window3"  # answers stateless windows of three pictures; served beside the default where it is bundled
+GRACE_S = 2.0  # behind a request's deadline, for work that ends by itself
 STATUS_CODES = {404: "not_found", 405: "method_not_allowed"}
 
 
@@ -88,6 +91,7 @@ class ServeOptions:
     max_session_s: float = 6 * 3600.0
     read_timeout_s: float = 20.0
     request_timeout_s: float = 60.0
+    hang_s: float = HANG_S  # a run of a network that takes longer will not end
     drain_s: float = 25.0
     reload_s: float = 2.0
 
@@ -111,23 +115,33 @@ class Services:
     """What the routes share: engine, sessions, gate; and whether the server stops."""
 
     def __init__(self, options: ServeOptions) -> None:
-        self.options, self.log = options, log
+        self.options = options
+        self.log = log
         models = find_models(list(options.weights) or [DEFAULT_MODEL])
         if WINDOW_MODEL in bundled():
             models.setdefault(WINDOW_MODEL, bundled()[WINDOW_MODEL])
-        self.engine = Engine(models, device=options.device, threads=options.threads, workers=options.workers)
+        self.engine = Engine(
+            models, device=options.device, threads=options.threads, workers=options.workers, hang_s=options.hang_s
+        )
         names = Names(options.public_url, local_only=options.local_only)
-        self.gate = Gate(KeyFile(options.keys) if options.keys else None, names)
+        keys = KeyFile(options.keys) if options.keys else None
+        if keys is not None:
+            _ = keys.keys  # raises now what callers would run into
+        self.gate = Gate(keys, names)
+        self.pictures = Pictures()
         self.sessions = Sessions(
             self.engine,
+            self.pictures,
             max_sessions=options.max_sessions,
             max_per_key=options.max_sessions_per_key,
+            max_held=options.max_held,
             resume_s=options.resume_s,
             threads=4 + 2 * (os.cpu_count() or 1),
         )
+        self._pool = ThreadPoolExecutor(options.max_requests, "rallytrace-request")  # they wait more than they work
+        self._working = Share(options.max_requests, "requests at work")
+        self._held = Share(options.max_held, "bytes of requests")
         self.jobs = Jobs(options)
-        self._pool = ThreadPoolExecutor(4 + (os.cpu_count() or 1), "rallytrace-request")
-        self._working = self._held = 0  # requests that are computed, and bytes of bodies in memory
         self.connections = 0  # web sockets
         self.draining = False
         self.error: RallytraceError | None = None  # why the networks cannot be loaded
@@ -146,45 +160,43 @@ class Services:
     @asynccontextmanager
     async def read(self, request: Request) -> AsyncIterator[bytes]:
         """The body, counted against what all bodies together may hold while the block lasts. Raises Busy."""
-        chunks, size = [], 0
+        owner = request.state.key_id
+        chunks: list[bytes] = []
+        size = 0
         try:
             async for chunk in request.stream():
+                self._held.take(owner, len(chunk))
                 size += len(chunk)
-                self._held += len(chunk)
-                if self._held > self.options.max_held:
-                    raise Busy("too many large requests at once: try again later")
                 chunks.append(chunk)
             body = b"".join(chunks)
             chunks.clear()
             yield body
         finally:
-            self._held -= size
+            self._held.give_back(owner, size)
 
-    @contextmanager
-    def holding(self, request: Request) -> Iterator[None]:
+    def holding(self, request: Request) -> AbstractContextManager[None]:
         """The same for a body that others read, by the length that it states, or else the longest. Raises Busy."""
         size = int(request.headers.get("content-length") or self.options.max_body)  # a number: the guard has looked
-        if self._held + size > self.options.max_held:
-            raise Busy("too many large requests at once: try again later")
-        self._held += size
-        try:
-            yield
-        finally:
-            self._held -= size
+        return self._held.taken(request.state.key_id, size)
 
     async def run(self, request: Request, cancel: threading.Event, work: Callable[[], T]) -> T:
-        """`work` in a bounded pool of threads; `cancel` is set when the client leaves. Raises Busy, Cancelled."""
-        if self._working >= self.options.max_requests:
-            raise Busy(f"{self._working} requests are at work: try again later")
-        self._working += 1
+        """`work` in a bounded pool of threads; `cancel` is set when the client leaves, or the time is over.
+
+        Raises Busy, Cancelled.
+        """
+        owner = request.state.key_id
+        self._working.take(owner)
         task = asyncio.get_running_loop().run_in_executor(self._pool, work)
-        task.add_done_callback(self._worked)
+        task.add_done_callback(lambda done: self._worked(done, owner))
         left = asyncio.create_task(_disconnect(request))
         either: list[asyncio.Future[Any]] = [task, left]
         try:
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-            if not task.done():
+            most_s = self.options.request_timeout_s + GRACE_S
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED, timeout=most_s)
+            if left.done() and not task.done():
                 raise Cancelled("the client left")
+            if not task.done():
+                raise Cancelled("this took longer than a request may take here")
             return task.result()
         finally:
             cancel.set()
@@ -201,8 +213,8 @@ class Services:
         finally:
             left.cancel()
 
-    def _worked(self, task: asyncio.Future[Any]) -> None:
-        self._working -= 1
+    def _worked(self, task: asyncio.Future[Any], owner: str) -> None:
+        self._working.give_back(owner)
         if not task.cancelled():
             task.exception()  # of a client that left: nobody else asks for it
 
@@ -218,17 +230,23 @@ class Services:
             log.error("%s", error)
 
     async def keep_house(self) -> None:
-        """Expire and reload, until cancelled."""
+        """Forget what nobody comes back to, until cancelled."""
         while True:
             await asyncio.sleep(self.options.reload_s)
             self.sessions.expire()
             self.jobs.expire()
+
+    async def reload(self) -> None:
+        """Load what changed, until cancelled. Apart from `keep_house`: a new file may take long."""
+        while True:
+            await asyncio.sleep(self.options.reload_s)
             if self.engine.is_ready:
                 await asyncio.to_thread(self.engine.reload)
 
     def close(self) -> None:
         self.sessions.close()
         self.jobs.close()
+        self.pictures.close()
         self._pool.shutdown(wait=True, cancel_futures=True)
         self.engine.close()
 
@@ -248,7 +266,8 @@ def create_app(options: ServeOptions | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        tasks = [asyncio.create_task(services.load()), asyncio.create_task(services.keep_house())]
+        work = (services.load(), services.keep_house(), services.reload())
+        tasks = [asyncio.create_task(each) for each in work]
         yield
         for task in tasks:
             task.cancel()
@@ -324,6 +343,11 @@ class Server(uvicorn.Server):
         self.services.draining = True
 
     async def on_tick(self, counter: int) -> bool:
+        try:
+            if self.services.engine.is_ready:
+                self.services.engine.batcher.check_well()
+        except Hung as error:
+            self.services.error = error
         if self.services.error is not None:
             self.should_exit = True
         if counter == 0:
@@ -374,7 +398,8 @@ def tls_files(options: ServeOptions) -> tuple[Path, Path] | None:
 
 
 def run_server(options: ServeOptions) -> None:
-    """Serve until SIGTERM or Ctrl-C. Raises InputError, ModelError, MissingDependency; OutputError for a taken port."""
+    """Serve until SIGTERM or Ctrl-C. Raises InputError, also for a taken port, ModelError, MissingDependency, and Hung:
+    see `hosting.serve_for_good`."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     app = create_app(options)

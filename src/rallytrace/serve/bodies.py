@@ -1,18 +1,16 @@
 """What goes in and comes out of /invocations, by content type: windows, pictures, points, heatmaps.
 
-All of it comes from strangers: the size of a picture is read from its header before it is decoded, shapes and types are
-bounded before anything is allocated, nothing is unpickled.
+All of it comes from strangers: pictures are decoded in children (`rallytrace.decode`), shapes and types are bounded
+before anything is allocated, nothing is unpickled.
 """
 
 from __future__ import annotations
 
 import io
-import itertools
 import json
 import math
 import re
 import secrets
-import struct
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -22,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rallytrace import heatmap
+from rallytrace.decode.pictures import Pictures, Wish
 from rallytrace.errors import InputError, VideoError
 from rallytrace.geometry import FrameTransform
 from rallytrace.models import ModelSpec
@@ -30,15 +29,14 @@ from rallytrace.serve.protocol import Codec, FrameRecord
 from rallytrace.serve.security import ApiError
 from rallytrace.trajectory import Trajectory
 from rallytrace.types import XY, BallPoint, Frame, Image, PointSource
-from rallytrace.video.frames import Colour, Converter, decode_picture
+from rallytrace.video.frames import Colour
 
 Index: TypeAlias = NDArray[np.int64]
 MAX_WINDOWS = 64
 MAX_WINDOW_PX = 1920 * 1088
-MAX_SCANS = 64  # of a progressive JPEG: each is a pass over the whole picture
 BLOB_SIGMA_PX = 2.5
 POINT_TYPES = {"application/json": "json", "text/csv": "csv", "application/vnd.apache.parquet": "parquet"}
-_JPEG_SIZES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # the markers that begin a picture's header
+_OF_NUMBERS = b"0123456789+-.eE[], \t\r\n"
 _ONE_AT_A_TIME = threading.Lock()  # json makes objects of 30 bytes for each number
 
 
@@ -51,45 +49,26 @@ def _table(characters: bytes) -> NDArray[np.bool_]:
 _NUMERIC, _SKIPPED = _table(b"0123456789."), _table(b" [")
 
 
-def picture_wh(data: bytes | memoryview) -> tuple[int, int]:
-    """Width and height that a JPEG or PNG claims, px. Raises VideoError for other data."""
-    head, w, h = bytes(data[:24]), 0, 0
-    if len(head) == 24 and head.startswith(b"\x89PNG\r\n\x1a\n") and head[12:16] == b"IHDR":
-        w, h = struct.unpack(">II", head[16:24])
-    at = 2
-    while head.startswith(b"\xff\xd8") and at + 9 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
-        if marker in _JPEG_SIZES:
-            h, w = struct.unpack(">HH", data[at + 5 : at + 9])
-            break
-        at += 1 if marker == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    if min(w, h) < 1:
-        raise VideoError(f"a picture of {len(data)} bytes is neither JPEG nor PNG")
-    return w, h
-
-
-def decode_frame(payload: bytes | memoryview, codec: Codec, wh: tuple[int, int], colour: Colour) -> Image:
+def decode_frame(
+    payload: bytes | memoryview, codec: Codec, wh: tuple[int, int], colour: Colour, pictures: Pictures
+) -> Image:
     """A frame of a stream: uint8 (h, w) or (h, w, 3), of exactly `wh`. Raises VideoError."""
     shape = (wh[1], wh[0]) if colour == "grey" else (wh[1], wh[0], 3)
-    if codec == "raw":
-        if len(payload) != math.prod(shape):
-            raise VideoError(f"a raw frame of {len(payload)} bytes, expected {math.prod(shape)} for {shape}")
-        return np.frombuffer(payload, np.uint8).reshape(shape)
-    if picture_wh(payload) != wh:
-        raise VideoError(f"a frame of {picture_wh(payload)}, expected {wh}: see content_wh")
-    return decode_at(payload, wh, colour)
-
-
-def decode_at(payload: bytes | memoryview, wh: tuple[int, int], colour: Colour) -> Image:
-    """A JPEG or PNG whose size is checked already, upright and at `wh`. Raises VideoError."""
-    data = bytes(payload)
-    if data.count(b"\xff\xda") > MAX_SCANS and data.startswith(b"\xff\xd8"):
-        raise VideoError(f"a JPEG of more than {MAX_SCANS} scans")
-    return Converter().image(decode_picture(data, f"a picture of {len(data)} bytes"), wh, colour)
+    if codec != "raw":
+        return pictures.decode(payload, Wish(colour, math.prod(wh), wh=wh))[0]
+    if len(payload) != math.prod(shape):
+        raise VideoError(f"a raw frame of {len(payload)} bytes, expected {math.prod(shape)} for {shape}")
+    return np.frombuffer(payload, np.uint8).reshape(shape)
 
 
 def clip_frames(
-    records: Iterable[FrameRecord], spec: ModelSpec, source_wh: tuple[int, int] | None, max_frames: int, max_pixels: int
+    records: Iterable[FrameRecord],
+    spec: ModelSpec,
+    source_wh: tuple[int, int] | None,
+    pictures: Pictures,
+    *,
+    max_frames: int,
+    max_pixels: int,
 ) -> tuple[tuple[int, int], Iterator[Frame]]:
     """The source size (that of the first picture, unless it is said) and the frames at the size that `spec` wants.
 
@@ -99,24 +78,24 @@ def clip_frames(
     first = next(waiting, None)
     if first is None:
         raise InputError("no pictures in the body")
-    wh = picture_wh(first.payload)
-    source_wh = source_wh or wh
-    content_wh = FrameTransform.fit_area(source_wh, spec.size_wh, spec.multiple).content_wh
+    fit = (spec.size_wh, spec.multiple)
+    to = FrameTransform.fit_area(source_wh, *fit).content_wh if source_wh else None
+    picture, wh = pictures.decode(first.payload, Wish(spec.colour, max_pixels, to=to, fit=fit))
+    again = Wish(spec.colour, max_pixels, wh=wh, to=(picture.shape[1], picture.shape[0]))
 
     def frames() -> Iterator[Frame]:
-        image, last = None, -1
-        for n, record in enumerate(itertools.chain([first], waiting), 1):
+        image = picture
+        last = first.index
+        yield Frame(first.index, first.pts_s, image)
+        for n, record in enumerate(waiting, 2):
             if n > max_frames or record.index <= last:
                 raise InputError(f"frame {record.index} behind {last}: expected at most {max_frames}, in order")
             if record.payload:
-                if picture_wh(record.payload) != wh or math.prod(wh) > max_pixels:
-                    raise VideoError(f"a picture of {picture_wh(record.payload)} among such of {wh}, or too large")
-                image = decode_at(record.payload, content_wh, spec.colour)
-            assert image is not None  # the first has a size, so it is not empty
+                image = pictures.decode(record.payload, again)[0]
             last = record.index
             yield Frame(record.index, record.pts_s, image)
 
-    return source_wh, frames()
+    return source_wh or wh, frames()
 
 
 def parse_windows(body: bytes) -> Image:
@@ -131,9 +110,12 @@ def parse_windows(body: bytes) -> Image:
 
 
 def _slow_numbers(view: memoryview) -> Image:
+    text = bytes(view)
+    if text.translate(None, _OF_NUMBERS):  # texts, true and null would become numbers
+        raise InputError("not nested lists of numbers in JSON")
     try:
         with _ONE_AT_A_TIME, np.errstate(over="ignore"):
-            values = np.asarray(json.loads(bytes(view)), np.float32)
+            values = np.asarray(json.loads(text), np.float32)
     except (ValueError, TypeError, RecursionError, OverflowError) as error:
         raise InputError(f"not nested lists of numbers in JSON ({str(error)[:100]})") from None
     return to_bytes(values)
@@ -164,18 +146,21 @@ def _plain_numbers(view: memoryview) -> Image | None:
     first, point = padded[starts] - ord("0"), padded[starts + 1] == ord(".")
     if (first > 1).any() or np.count_nonzero(point) != n_dots or (~point & _NUMERIC[padded[starts + 1]]).any():
         return None
-    return _digits(padded, starts, first, point).reshape(shape)
+    if (point & (padded[starts + 2] - ord("0") > 9)).any():  # no digit behind the point
+        return None
+    levels = _levels(padded, starts, first, point)
+    return None if (levels > 255).any() else levels.astype(np.uint8).reshape(shape)
 
 
-def _digits(text: Image, starts: NDArray[np.int64], first: Image, more: NDArray[np.bool_]) -> Image:
-    """The numbers that begin at `starts` times 255, rounded, uint8; `more`: digits follow at starts + 2."""
+def _levels(text: Image, starts: Index, first: Image, more: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """The numbers that begin at `starts` times 255, rounded; `more`: digits follow at starts + 2."""
     value, scale = first.astype(np.int32) * 1_000_000, 100_000
     for place in range(2, 8):
         digit = text[starts + place] - ord("0")
         more = more & (digit < 10)
         value += np.where(more, digit, 0).astype(np.int32) * scale
         scale //= 10
-    return np.clip((value * 51 + 100_000) // 200_000, 0, 255).astype(np.uint8)
+    return (value * 51 + 100_000) // 200_000
 
 
 def _shape(view: memoryview, commas: Index, opens: Index, closes: Index) -> tuple[int, ...] | None:
@@ -209,7 +194,7 @@ def parse_npy(body: bytes) -> Image:
     if fortran or dtype.str not in ("|u1", "<f4"):
         raise InputError(f"an array of {dtype.str}, expected uint8 or float32 in C order")
     size = math.prod(shape) * dtype.itemsize
-    if len(shape) not in (3, 4) or size != len(body) - file.tell():
+    if len(shape) not in (3, 4) or min(shape) < 0 or size != len(body) - file.tell():
         raise InputError(f"an array of shape {shape} in {len(body)} bytes, expected (N, C, H, W) and no more")
     values: NDArray[Any] = np.frombuffer(body, dtype, offset=file.tell()).reshape(shape)
     return _check_windows(values if values.dtype == np.uint8 else to_bytes(values))

@@ -27,6 +27,8 @@ from rallytrace.storage import fetch
 from rallytrace.types import Image
 
 log = logging.getLogger("rallytrace.serve")
+HANG_S = 60.0
+LOOK_S = 0.5  # how often who waits looks whether the network still runs
 LATENCY_S = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
 
 
@@ -44,6 +46,10 @@ class NotReady(Busy):
 
 class Cancelled(RallytraceError):
     """The caller went away, or its deadline passed, before its windows were run."""
+
+
+class Hung(RallytraceError):
+    """A run of a network does not end: nothing more can be run until the process is started anew."""
 
 
 class Metrics:
@@ -100,13 +106,25 @@ class Batcher:
     """The queue and its workers. One worker keeps a network's own threads busy; more overlap networks that use one.
 
     max_wait_s: how long a run waits for company; on a CPU batches gain nothing, so the default is not to wait.
-    max_queued: windows that may wait, over all callers.
+    max_queued: windows that may wait, over all callers. hang_s: a run that takes longer will not end.
     """
 
     def __init__(
-        self, metrics: Metrics, *, max_batch: int = 1, max_wait_s: float = 0.0, max_queued: int = 256, workers: int = 1
+        self,
+        metrics: Metrics,
+        *,
+        max_batch: int = 1,
+        max_wait_s: float = 0.0,
+        max_queued: int = 256,
+        workers: int = 1,
+        hang_s: float = HANG_S,
     ) -> None:
-        self._metrics, self._max_batch, self._max_wait_s, self._max_queued = metrics, max_batch, max_wait_s, max_queued
+        self._metrics = metrics
+        self._max_batch = max_batch
+        self._max_wait_s = max_wait_s
+        self._max_queued = max_queued
+        self._hang_s = hang_s
+        self._began: dict[int, float] = {}  # thread -> when its run began
         self._queue: deque[_Job] = deque()  # first come, first served: fair, since a session waits for its answer
         self._n_queued = 0
         self._changed = threading.Condition()
@@ -121,13 +139,25 @@ class Batcher:
         """Windows that wait."""
         return self._n_queued
 
+    @property
+    def is_hung(self) -> bool:
+        """Whether a run takes so long that it will not end."""
+        oldest = min(self._began.copy().values(), default=float("inf"))
+        return time.monotonic() - oldest > self._hang_s
+
+    def check_well(self) -> None:
+        """Raises Hung."""
+        if self.is_hung:
+            raise Hung(f"a network has not answered for {self._hang_s:g} s: the server starts anew")
+
     def check_room(self) -> None:
-        """Raises Busy where a new request would have to wait behind a full queue."""
+        """Raises Busy where a new request would have to wait behind a full queue, Hung."""
+        self.check_well()
         if self._n_queued >= self._max_queued:
             raise Busy(f"{self._n_queued} windows wait already: try again later")
 
     def run(self, job: _Job) -> tuple[Floats, Floats | None]:
-        """Queue `job` and wait for its result. Raises Busy, Cancelled, and whatever the network raises."""
+        """Queue `job` and wait for its result. Raises Busy, Hung, Cancelled, and whatever the network raises."""
         with self._changed:
             if self._closed:
                 raise Cancelled("the server stops")
@@ -136,7 +166,11 @@ class Batcher:
             self._queue.append(job)
             self._count(len(job.windows))
             self._changed.notify()
-        job.done.wait()
+        while not job.done.wait(max(0.0, min(LOOK_S, job.deadline - time.monotonic()))):
+            self.check_well()
+            if time.monotonic() >= job.deadline:
+                job.cancel.set()
+                raise Cancelled("this took longer than a request may take here")
         if job.error is not None:
             raise job.error
         assert job.result is not None
@@ -151,7 +185,7 @@ class Batcher:
             self._queue.clear()
             self._changed.notify_all()
         for thread in self._threads:
-            thread.join(timeout=10)
+            thread.join(timeout=0 if self.is_hung else 10)
 
     def _count(self, change: int) -> None:
         self._n_queued += change
@@ -200,6 +234,7 @@ class Batcher:
 
     def _run(self, jobs: list[_Job]) -> None:
         began = time.monotonic()
+        self._began[threading.get_ident()] = began
         for job in jobs:
             self._metrics.wait.observe(began - job.queued_at)
         try:
@@ -209,6 +244,8 @@ class Batcher:
             for job in jobs:
                 job.finish(None, error)
             return
+        finally:
+            del self._began[threading.get_ident()]
         self._metrics.batch.observe(len(windows))
         self._metrics.run.observe(time.monotonic() - began)
         start = 0
@@ -249,7 +286,13 @@ class Engine:
     """
 
     def __init__(
-        self, models: dict[str, Path], *, device: Device = "auto", threads: int | None = None, workers: int = 1
+        self,
+        models: dict[str, Path],
+        *,
+        device: Device = "auto",
+        threads: int | None = None,
+        workers: int = 1,
+        hang_s: float = HANG_S,
     ) -> None:
         if not models:
             raise ModelError("no network to serve: name at least one with --weights")
@@ -260,6 +303,7 @@ class Engine:
         self._stamps: dict[str, tuple[int, int]] = {}
         self._loading = threading.Lock()
         self._workers = workers
+        self._hang_s = hang_s
         self._batcher: Batcher | None = None
 
     def load(self) -> None:
@@ -268,11 +312,18 @@ class Engine:
             self._load(name)
         cuda = any(model.network.device == "cuda" for model in self._models.values())
         batch, wait_s = (8, 0.003) if cuda else (1, 0.0)
-        self._batcher = Batcher(self.metrics, max_batch=batch, max_wait_s=wait_s, workers=self._workers)
+        self._batcher = Batcher(
+            self.metrics, max_batch=batch, max_wait_s=wait_s, workers=self._workers, hang_s=self._hang_s
+        )
 
     @property
     def is_ready(self) -> bool:
         return self._batcher is not None
+
+    @property
+    def is_hung(self) -> bool:
+        """See `Batcher.is_hung`."""
+        return self._batcher is not None and self._batcher.is_hung
 
     @property
     def batcher(self) -> Batcher:

@@ -1,15 +1,22 @@
-"""What a hosting service says through files and the environment: SageMaker's container contract.
+"""The endpoint as a process that runs for good, and what a hosting service says to it: SageMaker's container contract.
 
 https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-inference-code.html
 """
 
 from __future__ import annotations
 
+import logging
+import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rallytrace.errors import InputError, ModelError
+from rallytrace.serve.app import ServeOptions, run_server
+from rallytrace.serve.engine import Hung
+
+log = logging.getLogger("rallytrace.serve")
 
 PORT = 8080
 MAX_BODY = 6_291_456  # bytes of a request that a real-time endpoint lets through
@@ -39,6 +46,20 @@ def sagemaker_options(environ: Mapping[str, str]) -> dict[str, Any]:
     if accept := environ.get("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT"):
         options["default_accept"] = accept
     return options
+
+
+def serve_for_good(options: ServeOptions) -> None:
+    """As `run_server`, for a process that does nothing else: where a network hangs, the process starts itself anew.
+
+    A thread in a network cannot be ended, so the whole process is replaced; its number stays the same.
+    """
+    try:
+        run_server(options)
+    except Hung as error:
+        log.error("%s", error)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def _number(environ: Mapping[str, str], name: str, default: float) -> float:

@@ -241,15 +241,19 @@ class Points(_Message):
 
     def to_points(self) -> list[BallPoint]:
         """Raises ProtocolError for a row that is no point."""
-        try:
-            return [
-                BallPoint(
-                    int(frame), float(t), None if x is None else (float(x), float(y)), float(s), PointSource(what)
-                )
-                for frame, t, x, y, s, what in self.points
-            ]
-        except (TypeError, ValueError, OverflowError) as error:
-            raise ProtocolError(f"malformed points ({error})") from None
+        return [_point(row) for row in self.points]
+
+
+def _point(row: tuple[Any, ...]) -> BallPoint:
+    try:
+        frame, pts_s, x, y, score, source = row
+        kind = PointSource(source)
+    except ValueError as error:
+        raise ProtocolError(f"malformed points ({error})") from None
+    numbers = (pts_s, score) if x is None and y is None else (pts_s, score, x, y)
+    if type(frame) is not int or not all(type(n) in (int, float) and abs(n) <= MAX_INDEX for n in numbers):
+        raise ProtocolError(f"malformed points ({repr(row)[:80]})")
+    return BallPoint(frame, float(pts_s), None if x is None else (float(x), float(y)), float(score), kind)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from rallytrace.serve.app import Services
 from rallytrace.serve.engine import BatchingNetwork, Model
 from rallytrace.serve.jobs import TrackOptions
 from rallytrace.serve.protocol import FrameRecord
-from rallytrace.serve.routes_admin import ERRORS, admit
+from rallytrace.serve.routes_admin import ERRORS, Whole, admit
 from rallytrace.serve.security import ApiError
 from rallytrace.track import FILL
 from rallytrace.types import BallPoint, Image
@@ -77,8 +77,8 @@ class _Query:
         self,
         model: Annotated[str | None, Query(max_length=100)] = None,
         threshold: Annotated[float | None, Query(gt=0, lt=1)] = None,
-        overlap: Annotated[int, Query(ge=1, le=64)] = 1,
-        fill: Annotated[int | None, Query(ge=0, le=1000)] = None,
+        overlap: Annotated[Whole, Query(ge=1, le=64)] = 1,
+        fill: Annotated[Whole | None, Query(ge=0, le=1000)] = None,
         source_wh: Annotated[str | None, Query(pattern=r"^[0-9]{1,5}x[0-9]{1,5}$")] = None,
         fps: Annotated[float, Query(gt=0, le=1000)] = 30.0,
     ) -> None:
@@ -205,7 +205,12 @@ async def _pictures(services: Services, request: Request, query: _Query, records
 
     def work() -> bytes:
         wh, frames = bodies.clip_frames(
-            records, network.spec, query.source_wh, services.options.max_clip_frames, services.options.max_pixels
+            records,
+            network.spec,
+            query.source_wh,
+            services.pictures,
+            max_frames=services.options.max_clip_frames,
+            max_pixels=services.options.max_pixels,
         )
         points = jobs.track_frames(frames, network, wh, query.options(None))
         return _points(services, network, points, kind, wh)
@@ -219,7 +224,7 @@ async def _video(services: Services, request: Request, query: _Query, url: str |
     kind = bodies.choose(_accept(services, request), list(bodies.POINT_TYPES))
     network = _network(services, query.model)
     bodies.check_overlap(query.overlap, network.spec)
-    with services.jobs.file() as path:
+    with services.jobs.file(request.state.key_id) as path:
         if url is None:
             await jobs.spool(request.stream(), path)
 

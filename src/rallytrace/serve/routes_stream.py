@@ -10,6 +10,7 @@ from fastapi import APIRouter
 from fastapi.responses import Response
 from fastapi.websockets import WebSocket, WebSocketDisconnect
 
+from rallytrace.errors import RallytraceError
 from rallytrace.serve import protocol
 from rallytrace.serve.app import Services
 from rallytrace.serve.protocol import Ack, Done, End, Error, ProtocolError, Resume, Start
@@ -26,6 +27,7 @@ CLOSE_CODES = {
     "busy": protocol.CLOSE_TRY_AGAIN,
     "rate_limited": protocol.CLOSE_TRY_AGAIN,
     "loading": protocol.CLOSE_TRY_AGAIN,
+    "hung": protocol.CLOSE_RESTART,
     "draining": protocol.CLOSE_RESTART,
     "unknown_session": protocol.CLOSE_UNKNOWN_SESSION,
     "timeout": protocol.CLOSE_GOING_AWAY,
@@ -40,7 +42,10 @@ async def stream(websocket: WebSocket) -> None:
     services: Services = websocket.app.state.services
     try:
         key = _admit_early(websocket, services)
-    except ApiError as error:
+    except RallytraceError as refusal:
+        error = ApiError.of(refusal)
+        known = websocket.scope["state"].get("key_id")
+        log_access(websocket.scope, status=error.status, ms=0, frames=0, key=known)
         with suppress(RuntimeError, WebSocketDisconnect):
             await websocket.send_denial_response(Response(error.body, error.status, error.headers))
         return
@@ -57,9 +62,17 @@ def _admit_early(websocket: WebSocket, services: Services) -> ApiKey | None:
     services.refuse_when_draining()
     services.engine.batcher.check_room()
     if services.gate.has_key(websocket.headers):
-        return services.gate.admit(websocket.headers, "stream")
+        return _admit(websocket, services, None)
     services.gate.check_origin(websocket.headers)
     return None
+
+
+def _admit(websocket: WebSocket, services: Services, key_text: str | None) -> ApiKey:
+    """Raises ApiError; the log then knows the key."""
+    key = services.gate.identify(websocket.headers, key_text)
+    websocket.scope["state"]["key_id"] = key.id
+    services.gate.allow(key, "stream")
+    return key
 
 
 class _Left(Exception):
@@ -92,7 +105,7 @@ class _Connection:
             if self._session is not None and not self._displaced:
                 self._leave(self._session, code)
         frames = self._session.tracked if self._session else 0
-        key = self._key.id if self._key else None
+        key = self._socket.scope["state"].get("key_id")
         log_access(self._socket.scope, status=code, ms=round((time.monotonic() - began) * 1000), frames=frames, key=key)
 
     def _leave(self, session: Session, code: int) -> None:
@@ -109,7 +122,7 @@ class _Connection:
         if not isinstance(message, Start | Resume):
             raise ProtocolError("the first message must be start or resume")
         if self._key is None:
-            self._key = self._services.gate.admit(self._socket.headers, "stream", message.key or "")
+            self._key = _admit(self._socket, self._services, message.key or "")
         self._services.refuse_when_draining()
         if isinstance(message, Start):
             return self._services.sessions.open(message, self._key.id)

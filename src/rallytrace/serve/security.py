@@ -17,13 +17,14 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rallytrace.errors import EndpointError, InputError, MissingDependency, ModelError, RallytraceError, VideoError
 from rallytrace.files import AtomicFile, make_folder
-from rallytrace.serve.engine import Busy, Cancelled, Metrics, NotReady
+from rallytrace.serve.engine import Busy, Cancelled, Hung, Metrics, NotReady
 from rallytrace.web.names import LOCAL_NAMES, Names
 
 log, access = logging.getLogger("rallytrace.serve"), logging.getLogger("rallytrace.access")
@@ -56,6 +57,8 @@ class ApiError(RallytraceError):
         if isinstance(error, Busy):
             status, code = (503, "loading") if isinstance(error, NotReady) else (429, "busy")
             return cls(status, code, str(error), error.retry_after_s)
+        if isinstance(error, Hung):
+            return cls(503, "hung", str(error), 5)
         if isinstance(error, Cancelled):
             return cls(503, "timeout", str(error), 1)
         kinds = (
@@ -148,10 +151,15 @@ class KeyFile:
             stamp = (status.st_mtime_ns, status.st_ino)
             if stamp != self._stamp:
                 rows = json.loads(self.path.read_text("utf-8"))["keys"]
-                keys = [ApiKey(**{**row, "scopes": tuple(row["scopes"])}) for row in rows]
-                self._keys, self._stamp = {key.id: key for key in keys}, stamp
+                self._keys = {key.id: key for key in map(_key_of, rows)}
+                self._stamp = stamp
         except FileNotFoundError:
-            self._keys, self._stamp = {}, None
+            self._keys = {}
+            self._stamp = None
+        except PermissionError:
+            raise InputError(
+                f"{self.path} cannot be read by user {os.getuid()}: give it the file, or run as the file's owner"
+            ) from None
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(
                 f"{self.path} is not a file of API keys ({error}): make one with `rallytrace keys add`"
@@ -162,6 +170,17 @@ class KeyFile:
         with (atomic := AtomicFile(self.path)) as file:
             os.chmod(atomic.partial, 0o600)
             json.dump({"keys": [asdict(key) for key in keys]}, file, indent=1)
+
+
+def _key_of(row: dict[str, Any]) -> ApiKey:
+    """Raises ValueError, KeyError or TypeError for what is no key."""
+    key = ApiKey(**{**row, "scopes": tuple(row["scopes"])})
+    texts = (key.id, key.sha256, key.created, key.note, *key.scopes)
+    if not all(isinstance(text, str) for text in texts) or isinstance(row["scopes"], str):
+        raise ValueError(f"a key of {repr(row)[:80]}")
+    if type(key.rate) not in (int, float) or not 0 <= key.rate < float("inf"):
+        raise ValueError(f"a key with the rate {key.rate!r}")
+    return key
 
 
 def _digest(secret: str) -> str:
@@ -196,23 +215,36 @@ class Gate:
         self._keys = keys
         self._names = names
         self._limit = RateLimit()
+        self._complaint = ""
 
     def has_key(self, headers: Headers) -> bool:
         """Whether a key comes in the headers, or none is needed."""
         return self._keys is None or bool(_key_text(headers))
 
-    def admit(self, headers: Headers, scope: str, key_text: str | None = None) -> ApiKey:
-        """key_text: the key where it does not come in a header."""
+    def identify(self, headers: Headers, key_text: str | None = None) -> ApiKey:
+        """Who calls. key_text: the key where it does not come in a header. Raises ApiError 401, 403, 503."""
         self.check_origin(headers)
         if self._keys is None:
             return ANYONE
-        key = self._keys.check(key_text or _key_text(headers))
+        try:
+            key = self._keys.check(key_text or _key_text(headers))
+        except InputError as error:  # the operator's to mend, not the caller's
+            self._complain(str(error))
+            raise ApiError(503, "no_keys", "the server cannot read its API keys: its log says why", 10) from None
         if key is None:
             raise ApiError(401, "unauthorized", "an API key is needed: Authorization: Bearer rt_...")
+        return key
+
+    def _complain(self, line: str) -> None:
+        if line != self._complaint:  # once, not with every request
+            log.error("%s", line)
+        self._complaint = line
+
+    def allow(self, key: ApiKey, scope: str) -> None:
+        """Raises ApiError 403 where the key has no such scope, 429 where it asks too often."""
         if scope not in key.scopes:
             raise ApiError(403, "forbidden", f"key {key.id} has no scope {scope!r}")
         self._limit.take(key)
-        return key
 
     def check_origin(self, headers: Headers) -> None:
         """A browser says which page a request comes from: only our own may do what its user may. Raises ApiError."""

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
+from rallytrace.decode.pictures import Pictures
 from rallytrace.errors import InputError, RallytraceError
 from rallytrace.serve import bodies
 from rallytrace.serve.engine import Busy, Cancelled, Engine
@@ -34,6 +35,7 @@ from rallytrace.types import BallPoint, Frame, Image
 
 log = logging.getLogger("rallytrace.serve")
 WINDOW = 32  # frames in flight: hides the round trip, and is what the inbox holds
+MAX_INBOX = 16 << 20  # bytes of them; an empty inbox takes any frame
 MAX_UNSENT = 4096  # points that wait for a slow reader before its frames are read no more
 MAX_KEPT = 20_000  # points that wait for an acknowledgement; older ones are forgotten
 
@@ -48,7 +50,7 @@ class Session:
     owner: the API key that opened it, and alone may resume it. changed: set when there may be something to take.
     """
 
-    def __init__(self, start: Start, engine: Engine, pool: ThreadPoolExecutor, owner: str) -> None:
+    def __init__(self, start: Start, engine: Engine, home: Sessions, owner: str) -> None:
         self.id, self.owner, self.live = secrets.token_urlsafe(18), owner, start.live
         self.codec, self.opened_at = start.codec, time.monotonic()
         self._cancel = threading.Event()
@@ -58,10 +60,12 @@ class Session:
         batch = 8 if network.device == "cuda" and not start.live else 1
         self._tracker = Tracker(network, start.source_wh, batch=batch, **options)  # type: ignore[arg-type]
         self._frames = engine.metrics.frames.labels(self.model.name)
-        self._pool, self._loop = pool, asyncio.get_running_loop()
+        self._home = home
+        self._loop = asyncio.get_running_loop()
         self.changed, self._room = asyncio.Event(), asyncio.Event()
         self._lock = threading.Lock()
         self._inbox: deque[FrameRecord | None] = deque()  # None: the end
+        self.inbox_bytes = 0
         self._running = False
         self._last: Image | None = None
         self._points: deque[BallPoint] = deque()  # not acknowledged yet
@@ -83,7 +87,9 @@ class Session:
 
     @property
     def has_room(self) -> bool:
-        return len(self._inbox) < WINDOW and self._unsent < MAX_UNSENT
+        if len(self._inbox) >= WINDOW or self._unsent >= MAX_UNSENT:
+            return False
+        return not self._inbox or (self.inbox_bytes < MAX_INBOX and self._home.has_room)
 
     @property
     def is_idle(self) -> bool:
@@ -136,6 +142,7 @@ class Session:
         self._cancel.set()
         with self._lock:
             self._inbox.clear()
+            self.inbox_bytes = 0
             self._points.clear()
             self._unsent = 0
             self.error = self.error or Cancelled("the session is closed")
@@ -144,10 +151,11 @@ class Session:
     def _put(self, record: FrameRecord | None) -> None:
         with self._lock:
             self._inbox.append(record)
+            self.inbox_bytes += 0 if record is None else len(record.payload)
             if self._running:
                 return
             self._running = True
-        self._pool.submit(self._step)
+        self._home.pool.submit(self._step)
 
     def _step(self) -> None:
         """Track one frame, then go to the end of the pool's line: so all sessions get their turn."""
@@ -157,6 +165,7 @@ class Session:
                 self._running = False
             else:
                 record = self._inbox.popleft()
+                self.inbox_bytes -= 0 if record is None else len(record.payload)
         if idle:
             self._wake()  # a server that drains waits for its sessions to be idle
             return
@@ -168,7 +177,7 @@ class Session:
                 log.exception("session of model %s failed", self.model.name)
             self.error = error
         self._wake()
-        self._pool.submit(self._step)
+        self._home.pool.submit(self._step)
 
     def _keep(self, points: list[BallPoint], record: FrameRecord | None) -> None:
         with self._lock:
@@ -190,7 +199,7 @@ class Session:
             if self.codec == "delta" and is_change(record.payload) and self._last is not None:
                 self._last = unpack_change(record.payload, self._last)
             else:
-                self._last = bodies.decode_frame(record.payload, self.codec, wh, colour)
+                self._last = bodies.decode_frame(record.payload, self.codec, wh, colour, self._home.pictures)
         if self._last is None:
             raise ProtocolError("the first frame says that it repeats the one before")
         return Frame(record.index, record.pts_s, self._last)
@@ -205,17 +214,40 @@ class Session:
 
 
 class Sessions:
-    """All sessions of a server: bounded in number, and those without a connection in time."""
+    """All sessions of a server: bounded in number, and those without a connection in time.
 
-    def __init__(self, engine: Engine, *, max_sessions: int, max_per_key: int, resume_s: float, threads: int) -> None:
-        self._engine, self._max, self._max_per_key, self._resume_s = engine, max_sessions, max_per_key, resume_s
+    max_held: bytes of frames that may wait in all of them together, besides one in each. pool: its threads track.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        pictures: Pictures,
+        *,
+        max_sessions: int,
+        max_per_key: int,
+        max_held: int,
+        resume_s: float,
+        threads: int,
+    ) -> None:
+        self.pictures = pictures
+        self._engine = engine
+        self._max = max_sessions
+        self._max_per_key = max_per_key
+        self._max_held = max_held
+        self._resume_s = resume_s
         self._sessions: dict[str, Session] = {}
-        self._pool = ThreadPoolExecutor(threads, "rallytrace-session")
+        self.pool = ThreadPoolExecutor(threads, "rallytrace-session")
         for state in ("attached", "detached"):
             engine.metrics.sessions.labels(state).set_function(lambda s=state: self._count(s))  # type: ignore[misc]
 
     def __len__(self) -> int:
         return len(self._sessions)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether more frames may wait."""
+        return sum(session.inbox_bytes for session in self._sessions.values()) < self._max_held
 
     def open(self, start: Start, owner: str) -> Session:
         """Raises Busy, ModelError, InputError."""
@@ -224,7 +256,7 @@ class Sessions:
             raise Busy(f"this key has {self._max_per_key} sessions open, which is its limit", retry_after_s=5)
         if self._is_full(list(self._sessions.values()), self._max):
             raise Busy(f"{self._max} sessions are open, which is this server's limit", retry_after_s=5)
-        session = Session(start, self._engine, self._pool, owner)
+        session = Session(start, self._engine, self, owner)
         self._sessions[session.id] = session
         return session
 
@@ -263,7 +295,7 @@ class Sessions:
     def close(self) -> None:
         for session in list(self._sessions.values()):
             self.remove(session)
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self.pool.shutdown(wait=False, cancel_futures=True)
 
     def _of(self, owner: str) -> list[Session]:
         return [session for session in self._sessions.values() if session.owner == owner]
