@@ -238,18 +238,24 @@ def test_nothing_half_written_is_left_by_a_failure(rally: Clip, tmp_path: Path) 
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_nothing_half_written_is_left_by_ctrl_c(tmp_path: Path) -> None:
-    source = write_clip(tmp_path / "long.mp4", (1280, 720), 600)
-    command = [sys.executable, "-m", "rallytrace", "track", str(source), "--out", str(tmp_path / "out")]
+@pytest.fixture(scope="module")
+def long_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_clip(tmp_path_factory.mktemp("long") / "long.mp4", (640, 360), 900)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_nothing_half_written_is_left_by_a_signal(number: signal.Signals, long_clip: Path, tmp_path: Path) -> None:
+    """Ctrl-C, the stop of a supervisor, a terminal that is closed."""
+    command = [sys.executable, "-m", "rallytrace", "track", str(long_clip), "--out", str(tmp_path / "out")]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir()):
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "interrupted" in errors
+    assert process.returncode == 128 + number
+    assert "interrupted: nothing half-written is left" in errors
     assert "Traceback" not in errors
     assert list((tmp_path / "out").iterdir()) == []
 
