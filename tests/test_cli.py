@@ -2,11 +2,13 @@
 
 import json
 import shutil
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
 
 import rallytrace
+from rallytrace.cli import app
 
 from .test_track_video import assert_one_clear_line, run
 
@@ -43,6 +45,12 @@ def test_synth(tmp_path: Path) -> None:
     assert_one_clear_line(run("synth", out), "_ball.csv exists already", "--overwrite")
     assert_one_clear_line(run("synth", tmp_path / "t.mp4", "--size", "big"), "'big'", "1280x720")
     assert_one_clear_line(run("synth", tmp_path / "t.mp4", "--fps", "1/0"), "1/0")
+
+
+@pytest.mark.parametrize("fps", ["100", "120000/1001", "240"])
+def test_synth_at_a_fast_camera_s_rate(fps: str, tmp_path: Path) -> None:
+    app(["synth", str(tmp_path / "s.mp4"), "--fps", fps, "--seconds", "0.05", "--size", "64x48"], standalone_mode=False)
+    assert rallytrace.video.probe(tmp_path / "s.mp4").fps == Fraction(fps)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from rallytrace import storage
 from rallytrace.errors import InputError
 from rallytrace.files import AtomicFile
 from rallytrace.names import VIDEO_SUFFIXES, fits, is_video, passed_over, path_of_url, stem_of
-from rallytrace.video.read import CONTAINERS
+from rallytrace.video.container import CONTAINERS
 
 NO_PICTURES = {"m4a", "m4b", "isma", "mka", "mks", "wma", "ra", "mp3", "mp2", "mpa", "m2a", "wav", "flac", "aac"}
 PICTURES = {"avif", "heic", "heif", "gif", "mpo"}

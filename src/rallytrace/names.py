@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
-# What FFmpeg's demuxers in `video.read.CONTAINERS` are usually called, the common ones first.
+# What FFmpeg's demuxers in `video.container.CONTAINERS` are usually called, the common ones first.
 VIDEO_SUFFIXES = (
     *(".mp4", ".mkv", ".avi", ".mov", ".webm", ".ts", ".m4v", ".mpg"),
     *(".mpeg", ".mpe", ".m2p", ".ps", ".vob", ".mod", ".m1v", ".m2v", ".mpv"),  # MPEG program and video streams

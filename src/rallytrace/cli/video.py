@@ -66,7 +66,7 @@ class CodecName(StrEnum):
 def track_command(
     sources: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Argument(help="Videos, folders, globs, URLs (s3://bucket/raw/*.mp4), or a camera (camera:0)."),
+        typer.Argument(help="Videos, folders, globs, URLs (s3://bucket/raw/*.mp4), camera:0, or - for a pipe."),
     ] = None,
     out: Annotated[str, typer.Option("--out", help="Folder or URL for the results.")] = ".",
     on: On = None,
@@ -95,7 +95,9 @@ def track_command(
     live: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(
-            "--live", metavar="SOURCE", help="Print each point as it comes: camera:0, rtsp://, http://, udp://."
+            "--live",
+            metavar="SOURCE",
+            help="Print each point as it comes: camera:0, rtsp://, udp://, srt://, - for a pipe.",
         ),
     ] = None,
     endpoint: Annotated[
@@ -140,6 +142,7 @@ def track_command(
     _check_outputs(found, job, resume=on is not None)
     hooks: dict[str, Any] = {"on": on or "local", "resume": on is not None, "stop": _stop_on_ctrl_c(live is not None)}
     if live:
+        hooks["live"] = True
         hooks["on_point"] = _print_point_json if as_json else _print_point
     with ExitStack() as stack:
         if endpoint is not None:

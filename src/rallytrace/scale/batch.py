@@ -12,8 +12,7 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from rallytrace.errors import RallytraceError
 from rallytrace.names import stem_of
 from rallytrace.runtime import DEFAULT_MODEL, Device, Network, bundled, load_network
 from rallytrace.scale import segments
+from rallytrace.scale.inputs import as_typed, local
 from rallytrace.track import FILL, Progress, output_paths, track_video, write_track
 from rallytrace.tracker import OpenTracker
 from rallytrace.trajectory import link
@@ -108,11 +108,13 @@ def track_many(
     on_point: Callable[[BallPoint], None] | None = None,
     stop: threading.Event | None = None,
     open_tracker: OpenTracker | None = None,
+    live: bool = False,
 ) -> list[Tracked]:
     """Track each video; one that cannot be tracked does not cost the others their results: see `Tracked.error`.
 
     on: "local" is this process, "ray" and ray://host:10001 are clusters: see `cluster.connected`. resume: leave out
-    what is complete in `job.out`. The last four are for "local" only. Results come in the order of their becoming.
+    what is complete in `job.out`. live: pipes are tracked as they come. The last five are for "local" only. Results
+    come in the order of their becoming.
     Raises InputError, ModelError, MissingDependency, OutputError for what concerns the whole batch.
     """
     tell = on_result or (lambda result: None)
@@ -133,7 +135,13 @@ def track_many(
 
         return done + cluster.track(todo, job, on, tell)
     network = None if open_tracker else job.load()
-    hooks = {"on_progress": on_progress, "on_point": on_point, "stop": stop, "open_tracker": open_tracker}
+    hooks: dict[str, Any] = {
+        "on_progress": on_progress,
+        "on_point": on_point,
+        "stop": stop,
+        "open_tracker": open_tracker,
+        "live": live,
+    }
     for source in todo:
         try:
             done.append(track_one(job, source, network, overwrite=job.overwrite or resume, **hooks))
@@ -143,10 +151,13 @@ def track_many(
     return done
 
 
-def track_one(job: TrackJob, source: str, network: Network | None, *, overwrite: bool, **hooks: Any) -> Tracked:
-    """One whole video. overwrite: also what a killed run left, such as a video without its CSV. hooks: of
-    `track_video`. Raises what it raises."""
-    with local(source) as path, storage.publishing(job.out, last=job.names(source)[:1]) as folder:
+def track_one(
+    job: TrackJob, source: str, network: Network | None, *, overwrite: bool, live: bool = False, **hooks: Any
+) -> Tracked:
+    """One whole video. overwrite: also what a killed run left, such as a video without its CSV. live: a pipe is tracked
+    as it comes. hooks: of `track_video`. Raises what it raises."""
+    inside = local(source, live=live, stop=hooks.get("stop"))
+    with inside as path, storage.publishing(job.out, last=job.names(source)[:1]) as folder:
         result = track_video(
             path,
             folder,
@@ -160,16 +171,9 @@ def track_one(job: TrackJob, source: str, network: Network | None, *, overwrite:
             name=job.name or stem_of(source),
             **hooks,
         )
-    told = ("frames", "found", "filled", "elapsed_s", "problems")
-    return replace(tracked(job, source), **{name: getattr(result, name) for name in told})
-
-
-@contextmanager
-def local(source: str) -> Iterator[Path | str]:
-    """A video of a store as a file for the block; FFmpeg opens http(s):// and live sources itself."""
-    fetching = storage.is_url(source) and not source.startswith(("http://", "https://"))
-    with storage.fetched(source) if fetching else nullcontext(source) as path:
-        yield path
+    told = {name: getattr(result, name) for name in ("frames", "found", "filled", "elapsed_s")}
+    problems = tuple(as_typed(line, path, source) for line in result.problems)
+    return replace(tracked(job, source), **told, problems=problems)
 
 
 class Worker:

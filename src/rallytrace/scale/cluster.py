@@ -14,6 +14,7 @@ from typing import Any
 from rallytrace import storage
 from rallytrace.errors import EndpointError, InputError, MissingDependency
 from rallytrace.scale.batch import PARTS, SEGMENT_FRAMES, Tracked, TrackJob, Worker, job_key, parts_of, tracked, units
+from rallytrace.video import is_pipe
 
 # Seconds for a node, and for the proxy of an endpoint, to come up: Ray's own 30 and 5 are too few on two busy cores.
 PATIENCE = {"RAY_raylet_start_wait_time_s": "180", "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60"}
@@ -78,8 +79,8 @@ def run_on(on: str, work: Callable[..., Any], *arguments: Any) -> Any:
 def track(sources: list[str], job: TrackJob, on: str, tell: Callable[[Tracked], None]) -> list[Tracked]:
     """See `batch.track_many`. Through ray:// the results are told when all are there."""
     for source in sources:
-        if source.startswith("camera:") or ("://" in source and not storage.is_url(source)):
-            raise InputError(f"{source} is live: track it on this machine, without --on")
+        if source.startswith("camera:") or is_pipe(source) or ("://" in source and not storage.is_url(source)):
+            raise InputError(f"{source} is live or a pipe: track it on this machine, without --on")
     where = job.out if storage.is_url(job.out) else os.path.abspath(job.out)
     absolute = {source if "://" in source else os.path.abspath(source): source for source in sources}
     job = replace(job, out=where)

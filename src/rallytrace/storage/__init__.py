@@ -10,9 +10,10 @@ from rallytrace.storage.stores import Entry, MissingObject, Store, open_store
 from rallytrace.storage.transfer import expand, fetch, fetch_folder, fetched, matches, plain, publishing
 from rallytrace.storage.unfinished import left_for_next_run
 from rallytrace.storage.upload import AddReport, add
-from rallytrace.storage.urls import is_url
+from rallytrace.storage.urls import SCHEMES, is_url
 
 __all__ = [
+    "SCHEMES",
     "AddReport",
     "Entry",
     "MissingObject",

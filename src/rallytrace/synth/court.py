@@ -23,12 +23,16 @@ Floats: TypeAlias = NDArray[np.floating[Any]]
 BALL_M = 0.035  # radius, of the shuttle's skirt as of a tennis ball
 
 
+SHUTTER_S = 1 / 100
+
+
 @dataclass(frozen=True, slots=True)
 class RallyOptions:
     """What to render. Raises InputError where a value is out of range.
 
     repeats: every sixth frame repeats the one before, as where 25 pictures a second were broadcast at 30.
-    shutter_s: exposure of one frame. noise: sensor noise, standard deviation in grey levels.
+    shutter_s: exposure of one frame; SHUTTER_S when None, or all of its time where that is shorter. noise: of the
+    sensor, standard deviation in grey levels.
     """
 
     sport: Literal["badminton", "tennis"] = "badminton"
@@ -37,16 +41,32 @@ class RallyOptions:
     seconds: float = 10.0
     seed: int = 0
     repeats: bool = False
-    shutter_s: float = 1 / 100
+    shutter_s: float | None = None
     noise: float = 1.5
 
     def __post_init__(self) -> None:
         if self.sport not in SPORTS:
             raise InputError(f"sport must be one of {', '.join(SPORTS)}, got {self.sport!r}")
-        if min(self.wh) < 16 or self.fps <= 0 or not 0 < self.seconds < math.inf or self.seed < 0:
-            raise InputError(f"need wh of 16 or more, fps and seconds above 0, seed 0 or more, got {self}")
-        if not 0 < self.shutter_s <= 1 / self.fps or not 0 <= self.noise <= 2:
-            raise InputError(f"need shutter_s above 0 and at most 1 / fps, noise from 0 to 2, got {self}")
+        if min(self.wh) < 16:
+            raise InputError(f"wh must be 16 or more each way, got {self.wh[0]}x{self.wh[1]}")
+        if self.fps <= 0 or not 0 < self.seconds < math.inf:
+            raise InputError(f"fps and seconds must be above 0, got fps {self.fps} and seconds {self.seconds:g}")
+        if self.seed < 0:
+            raise InputError(f"seed must be 0 or more, got {self.seed}")
+        if not 0 < self.exposure_s <= 1 / self.fps:
+            raise InputError(
+                f"shutter_s must be above 0 and at most 1 / fps, got {self.exposure_s:g} at fps {self.fps}"
+            )
+        if not 0 <= self.noise <= 2:
+            raise InputError(f"noise must be from 0 to 2, got {self.noise:g}")
+
+    @property
+    def exposure_s(self) -> float:
+        """Of each frame."""
+        if self.shutter_s is not None:
+            return self.shutter_s
+        whole_s = float(1 / self.fps)
+        return SHUTTER_S if whole_s > SHUTTER_S else math.nextafter(whole_s, 0)
 
     @property
     def n_frames(self) -> int:

@@ -147,7 +147,7 @@ class Renderer:
     def render(self, rally: Rally, time_s: float, *, with_ball: bool = True) -> tuple[Image, XY | None, Visibility]:
         """One frame (h, w, 3) and its label. Without the ball, all else, its shadow too, stays the same."""
         image = self._stir()
-        blur = expose(self.camera, rally, time_s, self.options.shutter_s, self.options.wh)
+        blur = expose(self.camera, rally, time_s, self.options.exposure_s, self.options.wh)
         feet = [at(track, time_s) for track in rally.feet]
         people = [figure(self.camera, rally, p, time_s, self.outfits[p]) for p in (0, 1)]
         for place in feet:

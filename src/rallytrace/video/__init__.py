@@ -7,12 +7,15 @@ No PyAV object leaves it: every picture that comes out is an array of its own me
 """
 
 from rallytrace.video.access import FrameTable, IndexedReader, frame_table, read_at, shrink_jpeg
+from rallytrace.video.container import PIPE, SCHEMES, is_pipe
 from rallytrace.video.frames import decode_jpeg, encode_jpeg, encode_png, rgb_to_yuv, yuv_to_rgb
 from rallytrace.video.read import VideoReader, probe, read, read_clip
 from rallytrace.video.shard import jpeg_of, shard_bytes, write_shard
 from rallytrace.video.write import VideoWriter
 
 __all__ = [
+    "PIPE",
+    "SCHEMES",
     "FrameTable",
     "IndexedReader",
     "VideoReader",
@@ -21,6 +24,7 @@ __all__ = [
     "encode_jpeg",
     "encode_png",
     "frame_table",
+    "is_pipe",
     "jpeg_of",
     "probe",
     "read",

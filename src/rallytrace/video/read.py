@@ -14,7 +14,7 @@ import av
 from rallytrace.errors import VideoError
 from rallytrace.names import PICTURE_SUFFIXES
 from rallytrace.types import Clip, Frame, VideoInfo
-from rallytrace.video.container import scheme_of
+from rallytrace.video.container import scheme_of, without_file_scheme
 from rallytrace.video.frames import Colour, Converter, decode_picture, rotation_deg, upright_wh
 from rallytrace.video.shard import SUFFIX, Shard
 from rallytrace.video.stream import DEFAULT_FPS, Stored, Stream, TimedFrames
@@ -122,8 +122,8 @@ def read(
     fps: Fraction | None = None,
     timeout_s: float = 10.0,
 ) -> VideoReader:
-    """Open a video file, a folder of numbered pictures, a shard of a feature set (.tar), an http(s):// or rtsp:// URL,
-    or a camera (`camera:0`).
+    """Open a video file, a folder of numbered pictures, a shard of a feature set (.tar), a URL of one of `SCHEMES`, a
+    camera (`camera:0`), or a pipe, which is live: "-" for standard input, or the path of a FIFO.
 
     wh: size of the images, of the upright picture; the source's own when None. colour: uint8 (h, w) "grey" or
     (h, w, 3) "rgb", 0..255. keep_picture: give Frame.picture too, the source-size planes. fps: of a folder, 30 when
@@ -131,6 +131,7 @@ def read(
     Pixels that are not square stay as they are stored. Raises VideoError.
     """
     source: _Source
+    path = without_file_scheme(path)
     if scheme_of(path) is None and Path(path).is_dir():
         source = _Folder(Path(path), fps or DEFAULT_FPS)
     elif scheme_of(path) is None and str(path).endswith(SUFFIX):

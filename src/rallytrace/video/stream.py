@@ -74,7 +74,8 @@ class Stream:
         container.flags &= ~GEN_PTS  # it would invent wrong times in an AVI with B-frames
         duration = _duration_s(container, stream)
         scheme = scheme_of(self._path)
-        self._is_live = scheme == "camera" or scheme in LIVE_SCHEMES or (scheme is not None and duration is None)
+        is_endless = scheme is not None and duration is None
+        self._is_live = is_endless or scheme in ("camera", "pipe") or scheme in LIVE_SCHEMES
         self._duration_s = None if self._is_live else duration
         self._fps = stream.guessed_rate or stream.average_rate or DEFAULT_FPS
         if stream.average_rate is None and self._fps > MAX_GUESSED_FPS:  # then the guess is a unit of time
