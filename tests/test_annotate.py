@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from rallytrace.annotate import FAR_PX, KINDS, Mark, Style, Trail, disc, draw, draw_rgb, paint, ring
 from rallytrace.errors import InputError
-from rallytrace.types import XY, BallPoint, PointSource, Yuv
+from rallytrace.types import XY, BallPoint, Colours, PointSource, Yuv
 
 
 def flat(wh: tuple[int, int], *, full_range: bool = False, level: int = 60) -> Yuv:
@@ -206,33 +206,48 @@ def test_trail_keeps_the_points_of_the_last_seconds() -> None:
 # --- colour -----------------------------------------------------------------------------------------------------------
 
 
-def rgb_of(y: float, u: float, v: float, full_range: bool) -> list[float]:
-    """ITU-R BT.709-6, items 3.2 to 3.5, solved for R'G'B' and scaled to 255."""
+def rgb_of(picture: Yuv, row: int, col: int) -> list[float]:
+    """R'G'B' of a pixel, scaled to 255: ITU-R BT.709-6, items 3.2 to 3.5, BT.601-7, 2.5, and BT.2020-2, table 4."""
+    kr, kb = {1: (0.2126, 0.0722), 6: (0.299, 0.114), 9: (0.2627, 0.0593)}[picture.colours.matrix]
+    y, u, v = (int(plane[row // n, col // n]) for plane, n in ((picture.y, 1), (picture.u, 2), (picture.v, 2)))
+    full_range = picture.full_range
     if full_range:
         luma, pb, pr = y / 255, (u - 128) / 255, (v - 128) / 255
     else:
         luma, pb, pr = (y - 16) / 219, (u - 128) / 224, (v - 128) / 224
-    r, b = luma + 1.5748 * pr, luma + 1.8556 * pb
-    return [255 * c for c in (r, (luma - 0.2126 * r - 0.0722 * b) / 0.7152, b)]
+    r, b = luma + 2 * (1 - kr) * pr, luma + 2 * (1 - kb) * pb
+    return [255 * c for c in (r, (luma - kr * r - kb * b) / (1 - kr - kb), b)]
 
 
 @pytest.mark.parametrize("full_range", [False, True])
 @pytest.mark.parametrize(
     "colour", [(255, 64, 32), (64, 176, 255), (255, 0, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)]
 )
-def test_the_colour_reads_back_by_bt709(colour: tuple[int, int, int], full_range: bool) -> None:
+@pytest.mark.parametrize("matrix", [None, 1, 6, 9])
+def test_the_colour_reads_back_by_the_picture_s_matrix(
+    colour: tuple[int, int, int], full_range: bool, matrix: int | None
+) -> None:
     picture = flat((100, 80), full_range=full_range)
+    if matrix is not None:
+        picture = replace(picture, colours=Colours(matrix, matrix, matrix))
+    assert picture.colours.matrix == matrix or 6
     drawn = draw(picture, point(0, (50, 40)), [], Style("dot", 20, colour=colour))
-    assert drawn.full_range == full_range
-    back = rgb_of(int(drawn.y[40, 50]), int(drawn.u[20, 25]), int(drawn.v[20, 25]), full_range)
-    assert back == pytest.approx(colour, abs=2)
+    assert (drawn.full_range, drawn.colours) == (full_range, picture.colours)
+    assert rgb_of(drawn, 40, 50) == pytest.approx(colour, abs=2.5)
+
+
+@pytest.mark.parametrize(("transfer", "white"), [(16, 0.58), (18, 0.75)])
+def test_a_mark_does_not_glare_in_high_dynamic_range(transfer: int, white: float) -> None:
+    """Its white is that of a sheet (ITU-R BT.2408), not the brightest that a screen can do."""
+    picture = replace(flat((100, 80)), colours=Colours(9, 9, transfer))
+    drawn = draw(picture, point(0, (50, 40)), [], Style("dot", 20, colour=(255, 255, 255)))
+    assert int(drawn.y[40, 50]) == pytest.approx(16 + 219 * white, abs=1)
 
 
 def test_filled_points_have_a_colour_of_their_own() -> None:
     picture, style = flat((100, 80)), Style("dot", 20)
     drawn = draw(picture, point(0, (50, 40), filled=True), [], style)
-    back = rgb_of(int(drawn.y[40, 50]), int(drawn.u[20, 25]), int(drawn.v[20, 25]), False)
-    assert back == pytest.approx(style.filled_colour, abs=2)
+    assert rgb_of(drawn, 40, 50) == pytest.approx(style.filled_colour, abs=2.5)
     assert style.filled_colour != style.colour
     comet = [draw(picture, None, [point(0, (20, 40)), point(6, (70, 40), filled=f)], Style("comet", 9)) for f in (0, 1)]
     assert abs(int(comet[0].v[20, 22]) - int(comet[1].v[20, 22])) > 30

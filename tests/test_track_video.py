@@ -1,5 +1,6 @@
 """`track_video` and the command line on real files: what is written, what is refused, what is left behind."""
 
+import itertools
 import json
 import os
 import signal
@@ -65,6 +66,46 @@ def test_pixels_that_are_not_square_stay_so(tmp_path: Path, turned: int, aspect:
     assert found.video
     (stream,) = probe_json(found.video, "-show_streams")["streams"]
     assert stream["sample_aspect_ratio"] == aspect
+
+
+COLOURS = ("color_range", "color_space", "color_primaries", "color_transfer")
+HLG = ("tv", "bt2020nc", "bt2020", "arib-std-b67")
+PQ = ("tv", "bt2020nc", "bt2020", "smpte2084")
+
+
+@pytest.mark.parametrize(
+    ("pixels", "colours", "said"),
+    [
+        ("yuv420p10le", HLG, "HDR (HLG)"),
+        ("yuv420p10le", PQ, "HDR (PQ)"),
+        ("yuv420p10le", ("tv", "bt2020nc", "bt2020", "bt2020-10"), None),
+        ("yuv422p10le", ("tv", "bt709", "bt709", "bt709"), None),
+        ("yuv420p", ("pc", "bt709", "bt709", "bt709"), None),
+        ("yuv420p", ("pc", "bt2020nc", "bt2020", "bt709"), None),
+        ("yuv420p", ("tv", "bt470bg", "bt470bg", "bt709"), None),
+        ("yuv420p", ("tv", "smpte170m", "smpte170m", "smpte170m"), None),
+    ],
+)
+def test_the_drawn_video_has_the_colours_of_its_source(
+    tmp_path: Path, pixels: str, colours: tuple[str, ...], said: str | None
+) -> None:
+    """Range, matrix, primaries and transfer: as coded, and flagged so."""
+    names = zip(("range", "colorspace", "color_primaries", "color_trc"), colours, strict=True)
+    params = "setparams=" + ":".join(f"{name}={value}" for name, value in names)
+    flags = zip(("-color_range", "-colorspace", "-color_primaries", "-color_trc"), colours, strict=True)
+    codec = ("-c:v", "libx264", "-preset", "ultrafast", "-qp", "4", "-pix_fmt", pixels)
+    ffmpeg(*SOURCE, "-vf", params, *codec, *itertools.chain.from_iterable(flags), tmp_path / "in.mp4")
+    found = track_video(tmp_path / "in.mp4", tmp_path, network=Brightest(), threshold=0.98)
+    assert found.video
+    for path in (tmp_path / "in.mp4", found.video):
+        (stream,) = probe_json(path, "-show_streams")["streams"]
+        assert tuple(stream[name] for name in COLOURS) == colours
+    assert [said in line for line in found.problems] == [True] * bool(said)  # type: ignore[operator]
+    with video.read(tmp_path / "in.mp4", keep_picture=True) as a, video.read(found.video, keep_picture=True) as b:
+        for before, after in zip(a, b, strict=True):
+            assert before.picture
+            assert after.picture
+            assert np.median(np.abs(before.picture.y.astype(int) - after.picture.y)) <= 2
 
 
 def test_annotated_video_has_the_input_s_frames_and_times(rally: Clip, tracked: TrackResult) -> None:

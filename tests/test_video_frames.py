@@ -13,6 +13,7 @@ from rallytrace.errors import VideoError
 from rallytrace.geometry import FrameTransform, flip_x
 from rallytrace.types import Image, Yuv
 from rallytrace.video import decode_jpeg, encode_jpeg, encode_png, read, rgb_to_yuv, yuv_to_rgb
+from rallytrace.video.frames import MATRICES
 
 from .clips import blob, centroid, ffmpeg, flat_yuv, lossless
 
@@ -104,7 +105,42 @@ def test_colour_matrix_is_the_streams_or_that_of_its_size(
     )  # the luma as coded, whatever the flag
     assert frame.picture is not None
     planes = [int(plane[4, 4]) for plane in (frame.picture.y, frame.picture.u, frame.picture.v)]
-    assert planes == pytest.approx(RED_709 if wh == (1280, 720) else RED_601, abs=2)
+    assert planes == list(red)  # as coded, and said so
+    assert MATRICES[frame.picture.colours.matrix] is MATRICES[1 if red == RED_709 else 6]
+
+
+@pytest.mark.parametrize(
+    ("transfer", "signal", "grey"),
+    [  # of BT.2408, table 1: the signal of a white sheet (203 nits), of an 18 % grey card (26 nits), and black
+        ("smpte2084", 0.58, 255),
+        ("smpte2084", 0.38, 255 * (26 / 203) ** (1 / 2.4)),
+        ("smpte2084", 0.0, 0),
+        ("smpte2084", 1.0, 255),
+        ("arib-std-b67", 0.75, 255),
+        ("arib-std-b67", 0.38, 255 * (26 / 203) ** (1 / 2.4)),
+        ("arib-std-b67", 0.0, 0),
+        ("arib-std-b67", 1.0, 255),
+        ("bt2020-10", 0.5, 127.5),
+    ],
+)
+@pytest.mark.parametrize("full_range", [False, True])
+def test_high_dynamic_range_is_seen_as_ordinary(
+    tmp_path: Path, transfer: str, signal: float, grey: float, full_range: bool
+) -> None:
+    level = round(1023 * signal) if full_range else round(64 + 876 * signal)
+    raw = level.to_bytes(2, "little") * (64 * 36) + (512).to_bytes(2, "little") * (32 * 18 * 2)
+    flags = ("-color_trc", transfer, "-color_primaries", "bt2020", "-colorspace", "bt2020nc")
+    flags += ("-color_range", "pc" if full_range else "tv")
+    clip = lossless(tmp_path / "hdr.mkv", [raw], (64, 36), "yuv420p10le", *flags)
+    for colour in ("grey", "rgb"):
+        with read(clip, colour=colour, keep_picture=True) as reader:  # type: ignore[arg-type]
+            frame = next(reader)
+        assert frame.image[18, 32] == pytest.approx(grey, abs=4)
+    assert frame.picture is not None
+    assert (frame.picture.colours.matrix, frame.picture.colours.primaries) == (9, 9)
+    assert frame.picture.full_range == full_range
+    assert int(frame.picture.y[18, 32]) == pytest.approx(level / 4, abs=1)
+    assert reader.info.colours == frame.picture.colours
 
 
 @pytest.mark.parametrize("wh", [(160, 90), (1280, 720), (63, 37)])

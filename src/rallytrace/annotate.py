@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from rallytrace.errors import InputError
 from rallytrace.trajectory import MAX_SPEED
-from rallytrace.types import XY, BallPoint, Image, PointSource, Yuv
+from rallytrace.types import HLG, PQ, XY, BallPoint, Colours, Image, PointSource, Yuv
 
 Floats: TypeAlias = NDArray[np.float32]
 RGB: TypeAlias = tuple[int, int, int]
@@ -29,6 +29,17 @@ Box: TypeAlias = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels, the last
 
 KINDS = ("dot", "ring", "comet")
 OUTLINE: RGB = (16, 16, 16)
+# Kr and Kb by the code of the matrix: BT.709, FCC, BT.601 twice, SMPTE 240M, BT.2020 twice
+WEIGHTS = {
+    1: (0.2126, 0.0722),
+    4: (0.30, 0.11),
+    5: (0.299, 0.114),
+    6: (0.299, 0.114),
+    7: (0.212, 0.087),
+    9: (0.2627, 0.0593),
+    10: (0.2627, 0.0593),
+}
+WHITE = {PQ: 0.58, HLG: 0.75}  # the signal of diffuse white (ITU-R BT.2408)
 FAR_PX = 1e6  # beyond it a mark is dropped: float32 could not place its edge to a pixel
 
 
@@ -150,11 +161,13 @@ def _blend(samples: NDArray[np.uint8], value: float, alpha: Floats) -> None:
     samples[:] = samples + (np.float32(value) - samples) * alpha + np.float32(0.5)
 
 
-def yuv_colour(rgb: RGB, full_range: bool) -> tuple[float, float, float]:
-    """8-bit Y, U, V of an RGB colour, by ITU-R BT.709 (Kr 0.2126, Kb 0.0722)."""
-    r, g, b = (c / 255 for c in rgb)
-    luma = 0.2126 * r + 0.7152 * g + 0.0722 * b
-    u, v = (b - luma) / 1.8556, (r - luma) / 1.5748
+def yuv_colour(rgb: RGB, full_range: bool, colours: Colours) -> tuple[float, float, float]:
+    """8-bit Y, U, V of an RGB colour in a picture of these colours. In high dynamic range white is that of a sheet."""
+    kr, kb = WEIGHTS.get(colours.matrix, WEIGHTS[1])
+    white = WHITE.get(colours.transfer, 1.0)
+    r, g, b = (white * c / 255 for c in rgb)
+    luma = kr * r + (1 - kr - kb) * g + kb * b
+    u, v = (b - luma) / (2 - 2 * kb), (r - luma) / (2 - 2 * kr)
     if full_range:
         return 255 * luma, min(128 + 255 * u, 255.0), min(128 + 255 * v, 255.0)
     return 16 + 219 * luma, 128 + 224 * u, 128 + 224 * v
@@ -206,9 +219,9 @@ def draw(picture: Yuv, point: BallPoint | None, trail: Sequence[BallPoint], styl
         layers += _trail_marks(points, style, radius_px, MAX_SPEED * math.hypot(w, h)).items()
     if point and point.xy:
         layers += _head_layers(style.kind, point.xy, radius_px, _colour(point, style))
-    out = Yuv(picture.y.copy(), picture.u.copy(), picture.v.copy(), picture.full_range)
+    out = Yuv(picture.y.copy(), picture.u.copy(), picture.v.copy(), picture.full_range, picture.colours)
     for rgb, marks in layers:
-        values = yuv_colour(rgb, picture.full_range)
+        values = yuv_colour(rgb, picture.full_range, picture.colours)
         paint(list(zip((out.y, out.u, out.v), (1, 2, 2), values, strict=True)), marks, (w, h))
     return out
 

@@ -106,7 +106,7 @@ def track_video(
 
         points = stack.enter_context(closing(_points(reader, tracker, Linker(info.wh, fill=fill), info, stop)))
         counts = write_track(source, info, points, csv, drawn if draw_video else None, style=style, on_point=tell)
-        problems = tuple(reader.problems)
+        problems = (*_about(info, draw_video), *reader.problems)
     return TrackResult(
         source=str(source),
         csv=csv,
@@ -117,6 +117,13 @@ def track_video(
         elapsed_s=time.monotonic() - began,
         problems=problems,
     )
+
+
+def _about(info: VideoInfo, draw_video: bool) -> list[str]:
+    """What is worth knowing of a drawn video, a line each."""
+    if not draw_video or info.colours.hdr is None:
+        return []
+    return [f"HDR ({info.colours.hdr}): the drawn video keeps transfer and primaries, but has 8 bits"]
 
 
 def write_track(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from fractions import Fraction
 from pathlib import Path
-from typing import TypeAlias
+from typing import Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +52,36 @@ class PointSource(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Colours:
+    """What the numbers of a picture stand for, in the codes of ITU-T H.273, which FFmpeg has too; 2 is "not said"."""
+
+    matrix: int = 2
+    primaries: int = 2
+    transfer: int = 2
+
+    @classmethod
+    def of_size(cls, wh: tuple[int, int]) -> Self:
+        """What to take where nothing is said: BT.709 for HD, BT.601 below, as players do."""
+        code = 1 if max(wh) >= 1280 or min(wh) > 576 else 6
+        return cls(code, code, code)
+
+    @property
+    def is_coded(self) -> bool:
+        """Whether primaries or transfer are said."""
+        return (self.primaries, self.transfer) != (2, 2)
+
+    @property
+    def hdr(self) -> str | None:
+        """The name of the transfer where it is one of high dynamic range."""
+        return {PQ: "PQ", HLG: "HLG"}.get(self.transfer)
+
+
+PQ = 16  # transfers of BT.2100
+HLG = 18
+NOT_SAID = Colours()
+
+
+@dataclass(frozen=True, slots=True)
 class VideoInfo:
     """What `video.probe` finds. `wh` is the upright size, after the rotation metadata is applied."""
 
@@ -67,6 +97,7 @@ class VideoInfo:
     has_audio: bool
     is_live: bool
     pixel_aspect: Fraction = Fraction(1)  # width to height of an upright pixel, other than 1 in anamorphic video
+    colours: Colours = NOT_SAID
 
     def __post_init__(self) -> None:
         check_wh("wh", self.wh)
@@ -76,15 +107,21 @@ class VideoInfo:
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
 class Yuv:
-    """An upright 8-bit 4:2:0 picture at source size: `y` (h, w), `u` and `v` (ceil(h/2), ceil(w/2))."""
+    """An upright 8-bit 4:2:0 picture at source size: `y` (h, w), `u` and `v` (ceil(h/2), ceil(w/2)).
+
+    colours: where they are not said, those of the size.
+    """
 
     y: NDArray[np.uint8]
     u: NDArray[np.uint8]
     v: NDArray[np.uint8]
     full_range: bool = False
+    colours: Colours = NOT_SAID
 
     def __post_init__(self) -> None:
         h, w = self.y.shape
+        if self.colours == NOT_SAID:
+            object.__setattr__(self, "colours", Colours.of_size((w, h)))
         half = ((h + 1) // 2, (w + 1) // 2)
         if self.u.shape != half or self.v.shape != half:
             raise ValueError(f"chroma planes must be {half}, got {self.u.shape} and {self.v.shape}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal, TypeAlias, cast
 
 import av
@@ -12,7 +13,8 @@ from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
 from rallytrace.errors import VideoError
-from rallytrace.types import Image, Yuv
+from rallytrace.types import Colours, Image, Yuv
+from rallytrace.video import hdr
 
 Colour: TypeAlias = Literal["grey", "rgb"]
 Orientation: TypeAlias = tuple[bool, bool, bool]  # to be upright: transpose, then flip the rows, then the columns
@@ -22,6 +24,7 @@ MAX_PIXELS = 100_000_000  # FFmpeg refuses larger pictures itself, before it all
 DECODER_OPTIONS = {"max_pixels": str(MAX_PIXELS)}
 LIMITED, FULL = 1, 2  # FFmpeg's AVColorRange
 PIXEL_FORMATS: dict[Colour, str] = {"grey": "gray", "rgb": "rgb24"}
+DEEP_FORMATS: dict[Colour, str] = {"grey": "gray16le", "rgb": "rgb48le"}
 # FFmpeg's AVColorSpace -> the matrices that swscale has (FCC's differs from BT.601 by less than a grey level)
 MATRICES = {
     1: Colorspace.ITU709,
@@ -36,9 +39,9 @@ TURNS = {0: (False, False, False), 90: (True, True, False), 180: (False, True, T
 MAGIC = {b"\xff\xd8": "mjpeg", b"\x89PNG": "png", b"BM": "bmp", b"RIFF": "webp", b"II*\0": "tiff", b"MM\0*": "tiff"}
 
 
-def default_matrix(wh: tuple[int, int]) -> Colorspace:
-    """The colour matrix to take where a stream names none: BT.709 for HD, BT.601 below, as players do."""
-    return Colorspace.ITU709 if max(wh) >= 1280 or min(wh) > 576 else Colorspace.ITU601
+def colours_of(frame: av.VideoFrame) -> Colours:
+    """What a decoded picture says of itself."""
+    return Colours(int(frame.colorspace), int(frame.color_primaries), int(frame.color_trc))
 
 
 def check_size(width: int, height: int, what: str) -> None:
@@ -59,27 +62,42 @@ class Converter:
         """`frame` upright at `wh`, uint8 (h, w) grey or (h, w, 3) RGB, full range. The project's one resize.
 
         Grey is the luma plane as coded, stretched to 0..255. swscale's own grey of a BT.709 stream would be the
-        BT.601 luma of its RGB: slower, and another grey than that of the same pictures without the flag.
+        BT.601 luma of its RGB: slower, and another grey than that of the same pictures without the flag. Pictures of
+        high dynamic range come as ordinary ones, their diffuse white as white.
         """
         transposed, flip_y, flip_x = self._orientation(frame)
         w, h = reversed(wh) if transposed else wh
-        matrix = Colorspace.ITU601 if colour == "grey" else _matrix(frame)
-        out = convert(self._image, frame, (w, h), PIXEL_FORMATS[colour], matrices=(matrix, matrix), to_range=FULL)
+        matrix = Colorspace.ITU601 if colour == "grey" else matrix_of(frame)
+        curve = hdr.to_sdr(int(frame.color_trc))
+        form = (PIXEL_FORMATS if curve is None else DEEP_FORMATS)[colour]
+        out = convert(self._image, frame, (w, h), form, matrices=(matrix, matrix), to_range=FULL)
         depth = 1 if colour == "grey" else 3
-        rows = _rows(out, 0)[:h, : w * depth]
+        rows = _rows(out, 0)[:h]
+        rows = rows[:, : w * depth] if curve is None else curve[rows[:, : 2 * w * depth].view("<u2")]
         image = rows if depth == 1 else rows.reshape(h, w, 3)
         return _upright(image, transposed, flip_y, flip_x)
 
+    def stored_grey(self, frame: av.VideoFrame) -> Image:
+        """The luma of `frame` as it is stored: neither turned nor resized. It shares memory with the frame."""
+        wh = (frame.width, frame.height)
+        matrices = (Colorspace.ITU601, Colorspace.ITU601)
+        return _rows(convert(self._image, frame, wh, "gray", matrices=matrices, to_range=FULL), 0)[:, : frame.width]
+
     def picture(self, frame: av.VideoFrame, wh: tuple[int, int]) -> Yuv:
-        """`frame` upright at `wh`, 8-bit 4:2:0 in the range of its stream and in the default matrix of its size."""
+        """`frame` upright at `wh`, 8-bit 4:2:0, in the range and colours of its stream; what is no YUV, or in a matrix
+        that swscale lacks, in limited range and the matrix of its size."""
         transposed, flip_y, flip_x = self._orientation(frame)
         w, h = reversed(wh) if transposed else wh
         full = _is_yuv(frame) and _is_full_range(frame)
-        matrices = (_matrix(frame), default_matrix(wh))
+        colours = colours_of(frame)
+        if not (_is_yuv(frame) and colours.matrix in MATRICES):
+            usual = Colours.of_size(wh)
+            colours = replace(colours, matrix=usual.matrix) if colours.is_coded else usual
+        matrices = (matrix_of(frame), MATRICES[colours.matrix])
         to_range = FULL if full else LIMITED
         out = convert(self._picture, frame, (w, h), "yuv420p", matrices=matrices, to_range=to_range)
         y, u, v = (_upright(plane, transposed, flip_y, flip_x) for plane in _planes(out, w, h))
-        return Yuv(y, u, v, full)
+        return Yuv(y, u, v, full, colours)
 
     def _orientation(self, frame: av.VideoFrame) -> Orientation:
         """Looks at a frame's side data once per stream: PyAV makes a cycle of the two, which would pile up frames."""
@@ -121,8 +139,10 @@ def _is_full_range(frame: av.VideoFrame) -> bool:
     return frame.color_range == FULL or frame.format.name.startswith("yuvj") or not _is_yuv(frame)
 
 
-def _matrix(frame: av.VideoFrame) -> Colorspace:
-    return MATRICES.get(int(frame.colorspace), default_matrix((frame.width, frame.height)))
+def matrix_of(frame: av.VideoFrame) -> Colorspace:
+    """The matrix of its YUV; where it says none that swscale has, that of its size."""
+    usual = Colours.of_size((frame.width, frame.height)).matrix
+    return MATRICES.get(int(frame.colorspace), MATRICES[usual])
 
 
 def rotation_deg(frame: av.VideoFrame) -> int:
@@ -176,7 +196,9 @@ def frame_of_yuv(picture: Yuv) -> av.VideoFrame:
         rows[:ph, pw:] = plane[:, -1:]
         rows[ph:] = rows[ph - 1]
     frame.color_range = FULL if picture.full_range else LIMITED
-    frame.colorspace = int(default_matrix((w, h)))
+    frame.colorspace = picture.colours.matrix
+    frame.color_primaries = picture.colours.primaries
+    frame.color_trc = picture.colours.transfer
     return frame
 
 

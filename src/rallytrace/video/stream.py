@@ -18,7 +18,7 @@ from rallytrace.errors import VideoError
 from rallytrace.types import VideoInfo
 from rallytrace.video.clock import LEAP_S, MOST_HELD, Clock, Item
 from rallytrace.video.container import EXPECTED, LIVE_SCHEMES, open_container, scheme_of
-from rallytrace.video.frames import DECODER_OPTIONS, Colour, check_size, rotation_deg, upright_wh
+from rallytrace.video.frames import DECODER_OPTIONS, Colour, check_size, colours_of, rotation_deg, upright_wh
 
 DEFAULT_FPS = Fraction(30)  # also where a stream gives no hint of its rate
 MAX_GUESSED_FPS = 120
@@ -107,6 +107,7 @@ class Stream:
             rotation_deg=rotation_deg(first),
             has_audio=bool(self._container.streams.audio),
             is_live=self._is_live,
+            colours=colours_of(first),
         )
 
     def frames(self) -> TimedFrames:

@@ -16,14 +16,14 @@ from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 from av.container import OutputContainer
 from av.error import FFmpegError
-from av.video.reformatter import Colorspace, VideoReformatter
+from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from rallytrace.errors import OutputError, VideoError
 from rallytrace.files import partial_path
 from rallytrace.types import Yuv
 from rallytrace.video.container import open_container
-from rallytrace.video.frames import FULL, LIMITED, convert, default_matrix, frame_of_yuv
+from rallytrace.video.frames import FULL, LIMITED, MATRICES, convert, frame_of_yuv, matrix_of
 
 TICKS_PER_S = 90_000  # of the times in the file: a frame of 29.97 fps is 3003, a millisecond 90
 MP4_SOUND = {"aac", "mp2", "mp3", "ac3", "eac3", "opus", "flac", "alac"}  # codecs that players expect in mp4
@@ -39,8 +39,8 @@ class VideoWriter:
     its last column or row is repeated once. fps: nominal rate, for players; times are those given to `write`.
     audio_from: a video whose first sound is kept at its times: the same packets, or AAC where mp4 has no room for its
     codec. crf, preset: of x264. full_range: of the file; that of the first picture when None. pixel_aspect: width
-    to height of a pixel, by which players stretch the picture. Colours are flagged BT.709 or BT.601 by size, as
-    `Frame.picture` has them. `problems` says what became of unreadable sound. Raises OutputError where the file cannot
+    to height of a pixel, by which players stretch the picture. Colours are those of the
+    first picture. `problems` says what became of unreadable sound. Raises OutputError where the file cannot
     be written.
     """
 
@@ -86,27 +86,28 @@ class VideoWriter:
             ticks = max(ticks, self._last[1] + 1)
         self._last = pts_s, ticks
         with self._output_errors():
-            container = self._container or self._open(picture.full_range)
+            container = self._container or self._open(picture)
             frame = self._in_range(frame_of_yuv(picture))
             frame.pts, frame.time_base = ticks, Fraction(1, TICKS_PER_S)
             container.mux(self._stream.encode(frame))
             if self._sound:
                 self._sound.copy(until_s=pts_s)
 
-    def _open(self, full_range: bool) -> OutputContainer:
+    def _open(self, first: Yuv) -> OutputContainer:
         options = {"movflags": "+faststart", "movie_timescale": str(TICKS_PER_S)}  # start offsets are in the latter
         container = av.open(f"file:{self._temporary}", "w", format="mp4", container_options=options)
         self._container = container
-        self._full_range = full_range if self._full_range is None else self._full_range
+        self._full_range = first.full_range if self._full_range is None else self._full_range
+        self._colours = colours = first.colours
         self._stream: VideoStream = container.add_stream("libx264", rate=self._fps, options=self._options)
         context = self._stream.codec_context
         w, h = self._wh
         context.width, context.height, context.pix_fmt = w + w % 2, h + h % 2, "yuv420p"
         context.time_base, context.sample_aspect_ratio = Fraction(1, TICKS_PER_S), self._pixel_aspect
         context.color_range = FULL if self._full_range else LIMITED
-        # 1 is BT.709 and 6 BT.601 in each of FFmpeg's three lists
-        colour = 1 if default_matrix(self._wh) is Colorspace.ITU709 else 6
-        context.colorspace = context.color_primaries = context.color_trc = colour
+        context.colorspace = colours.matrix
+        context.color_primaries = colours.primaries
+        context.color_trc = colours.transfer
         if self._audio_from is not None:
             self._sound = _Sound.of(self._audio_from, container, self.problems)
         container.start_encoding()
@@ -114,11 +115,11 @@ class VideoWriter:
 
     def _in_range(self, frame: av.VideoFrame) -> av.VideoFrame:
         to_range = FULL if self._full_range else LIMITED
-        if frame.color_range == to_range:
+        if frame.color_range == to_range and frame.colorspace == self._colours.matrix:
             return frame
-        matrix = default_matrix(self._wh)
+        matrices = (matrix_of(frame), MATRICES.get(self._colours.matrix, matrix_of(frame)))
         wh = frame.width, frame.height
-        return convert(self._scaler, frame, wh, "yuv420p", matrices=(matrix, matrix), to_range=to_range)
+        return convert(self._scaler, frame, wh, "yuv420p", matrices=matrices, to_range=to_range)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         try:
