@@ -230,7 +230,7 @@ def test_the_colour_reads_back_by_the_picture_s_matrix(
     picture = flat((100, 80), full_range=full_range)
     if matrix is not None:
         picture = replace(picture, colours=Colours(matrix, matrix, matrix))
-    assert picture.colours.matrix == matrix or 6
+    assert picture.colours.matrix == (matrix or 6)
     drawn = draw(picture, point(0, (50, 40)), [], Style("dot", 20, colour=colour))
     assert (drawn.full_range, drawn.colours) == (full_range, picture.colours)
     assert rgb_of(drawn, 40, 50) == pytest.approx(colour, abs=2.5)
