@@ -61,6 +61,7 @@ def track_video(
     threshold: float | None = None,
     overlap: int = 1,
     fill: int = FILL,
+    fields: bool = False,
     style: Style | None = None,
     overwrite: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
@@ -72,11 +73,12 @@ def track_video(
     """Track one video: `out`/<stem>.csv and, with `draw_video`, `out`/<stem>.tracked.mp4, complete or not at all.
 
     source: a video file, a folder of numbered images, a URL or a camera. network: the bundled one when None. fill:
-    longest gap in frames that is interpolated (such points are marked). on_point: told each finished point. stop: set
-    it to end a live source, keeping the results; a file is abandoned with KeyboardInterrupt. open_tracker: where the
-    points come from instead of `network`, such as a server; threshold and overlap are then its own. name: the stem
-    of the results' names, that of `source` when None. Raises InputError for a wrong option, VideoError for a bad
-    source, OutputError where a result exists or cannot be written.
+    longest gap in frames that is interpolated (such points are marked). fields: of interlaced video, one point and
+    one picture for each field. on_point: told each finished point. stop: set it to end a live source, keeping the
+    results; a file is abandoned with KeyboardInterrupt. open_tracker: where the points come from instead of
+    `network`, such as a server; threshold and overlap are then its own. name: the stem of the results' names, that of
+    `source` when None. Raises InputError for a wrong option, VideoError for a bad source, OutputError where a result
+    exists or cannot be written.
     """
     began = time.monotonic()
     csv, drawn = output_paths(source, out, name)
@@ -89,7 +91,7 @@ def track_video(
         open_tracker = _here(network or load_network(), threshold, overlap)
     done = 0
     with ExitStack() as stack:
-        reader = stack.enter_context(video.read(source))
+        reader = stack.enter_context(video.read(source, fields=fields))
         info = reader.info
         tracker = stack.enter_context(open_tracker(info))
         # A file is read a second time to be drawn on, so that no picture waits in memory for its point to be known.
@@ -120,10 +122,13 @@ def track_video(
 
 
 def _about(info: VideoInfo, draw_video: bool) -> list[str]:
-    """What is worth knowing of a drawn video, a line each."""
-    if not draw_video or info.colours.hdr is None:
-        return []
-    return [f"HDR ({info.colours.hdr}): the drawn video keeps transfer and primaries, but has 8 bits"]
+    """What is worth knowing of a video that is tracked, a line each."""
+    lines = []
+    if info.interlaced == "frame":
+        lines.append("interlaced: each frame is its first field's moment, --fields gives the second one's too")
+    if draw_video and info.colours.hdr is not None:
+        lines.append(f"HDR ({info.colours.hdr}): the drawn video keeps transfer and primaries, but has 8 bits")
+    return lines
 
 
 def write_track(
@@ -258,6 +263,7 @@ class _VideoSink:
         audio = source if info.has_audio and not info.is_live else None
         self._writer = video.VideoWriter(path, info.wh, info.fps, audio_from=audio, pixel_aspect=info.pixel_aspect)
         self._again = None if info.is_live else source
+        self._fields = info.interlaced == "field"
         self._style, self._queue = style, queue.Queue[tuple[BallPoint, Yuv | None] | None](8)
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, daemon=True)
@@ -281,12 +287,15 @@ class _VideoSink:
             for _ in items:  # keep emptying the queue: put() must not wait for a thread that has given up
                 pass
 
+    def _read(self) -> video.VideoReader:
+        return video.read(self._again or "", wh=(16, 16), keep_picture=True, fields=self._fields)
+
     def _draw(self, items: Iterable[tuple[BallPoint, Yuv | None]]) -> None:
         trail = Trail(self._style.trail_s)
         with ExitStack() as stack:
             again: Iterator[Frame] = iter(())
             if self._again is not None:
-                again = iter(stack.enter_context(video.read(self._again, wh=(16, 16), keep_picture=True)))
+                again = iter(stack.enter_context(self._read()))
             for point, fresh in items:
                 picture = fresh or next(again).picture
                 if picture is not None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from fractions import Fraction
 from pathlib import Path
-from typing import Self, TypeAlias
+from typing import Literal, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,6 +98,7 @@ class VideoInfo:
     is_live: bool
     pixel_aspect: Fraction = Fraction(1)  # width to height of an upright pixel, other than 1 in anamorphic video
     colours: Colours = NOT_SAID
+    interlaced: Literal["frame", "field"] | None = None  # what each picture is made of, where the source is interlaced
 
     def __post_init__(self) -> None:
         check_wh("wh", self.wh)

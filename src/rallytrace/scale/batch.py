@@ -50,6 +50,7 @@ class TrackJob:
     threshold: float | None = None
     overlap: int = 1
     fill: int = FILL
+    fields: bool = False
     draw_video: bool = True
     style: Style = field(default_factory=Style)
     overwrite: bool = False
@@ -166,6 +167,7 @@ def track_one(
             threshold=job.threshold,
             overlap=job.overlap,
             fill=job.fill,
+            fields=job.fields,
             style=job.style,
             overwrite=overwrite,
             name=job.name or stem_of(source),
@@ -223,7 +225,7 @@ class Worker:
 def units(job: TrackJob, key: str, row: dict[str, Any]) -> list[dict[str, Any]]:
     """The units of one video, as rows for a `Worker`: itself, or its segments. key: see `job_key`."""
     source = str(row["source"])
-    if source.startswith("http"):  # FFmpeg reads it as it comes
+    if source.startswith("http") or job.fields:  # FFmpeg reads it as it comes; a table of pictures has no fields
         return [row]
     try:
         parts, store = parts_of(source, key), storage.open_store(job.out)

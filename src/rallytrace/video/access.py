@@ -12,7 +12,7 @@ from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, get_args
 
 import av
 import numpy as np
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from rallytrace.errors import VideoError
 from rallytrace.types import Frame, Image
+from rallytrace.video.deinterlace import Scan
 from rallytrace.video.frames import Colour, Converter, check_size, decode_picture, encode_jpeg, upright_wh
 from rallytrace.video.stream import Stream, ticks_of
 
@@ -38,7 +39,7 @@ class FrameTable:
     pts_s float64 (n,): presentation times, s, increasing. ticks int64 (n,): the same in the stream's own unit, as the
     decoder says them; empty where jumping by them does not arrive at the right picture (such a file is read from its
     start). keys int64: indices at which decoding may begin. wh: upright size, px. rate: of the stream. problems: what
-    was wrong with the file but survivable, a line each.
+    was wrong with the file but survivable, a line each. scan: how its pictures are interlaced.
     """
 
     pts_s: NDArray[np.float64]
@@ -47,6 +48,7 @@ class FrameTable:
     wh: tuple[int, int]
     rate: Fraction
     problems: tuple[str, ...] = ()
+    scan: Scan = "progressive"
 
     def __post_init__(self) -> None:
         if len(self.ticks) not in (0, len(self.pts_s)):
@@ -63,7 +65,8 @@ class FrameTable:
         out = io.BytesIO()
         whole = np.array([*self.wh, self.rate.numerator, self.rate.denominator], np.int64)
         lines = np.array(self.problems, np.str_)
-        np.savez_compressed(out, pts_s=self.pts_s, ticks=self.ticks, keys=self.keys, whole=whole, problems=lines)
+        arrays = {"pts_s": self.pts_s, "ticks": self.ticks, "keys": self.keys, "whole": whole, "problems": lines}
+        np.savez_compressed(out, **arrays, scan=np.array(self.scan))  # type: ignore[arg-type]
         return out.getvalue()
 
     @classmethod
@@ -73,7 +76,11 @@ class FrameTable:
             with np.load(io.BytesIO(data), allow_pickle=False) as parts:
                 w, h, num, den = map(int, parts["whole"])
                 problems = tuple(map(str, parts["problems"]))
-                return cls(parts["pts_s"], parts["ticks"], parts["keys"], (w, h), Fraction(num, den), problems)
+                scan = str(parts["scan"]) if "scan" in parts else "progressive"  # as tables were before they had it
+                if scan not in get_args(Scan):
+                    raise ValueError(f"scan {scan!r}")
+                rate = Fraction(num, den)
+                return cls(parts["pts_s"], parts["ticks"], parts["keys"], (w, h), rate, problems, scan)  # type: ignore[arg-type]
         except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, ZeroDivisionError) as error:
             raise VideoError(f"a frame table of {len(data)} bytes cannot be read ({error}): import again") from None
 
@@ -109,11 +116,12 @@ def frame_table(
             if on_frame:
                 on_frame(Frame(n, pts_s, whole.image(frame, wh or info.wh, colour)))
         problems = tuple(source.problems)
+        scan = (source.scan or "flagged") if source.is_interlaced else "progressive"
     ticks = np.array([t for _, t in stamps if t is not None], np.int64)
     if len(ticks) != len(stamps) or (np.diff(ticks) <= 0).any():
         ticks = np.empty(0, np.int64)
     times = np.array([pts_s for pts_s, _ in stamps], np.float64)
-    table = FrameTable(times, ticks, np.array(keys, np.int64), info.wh, info.fps, problems)
+    table = FrameTable(times, ticks, np.array(keys, np.int64), info.wh, info.fps, problems, scan)
     return table if _arrives(path, table, prints) else replace(table, ticks=np.empty(0, np.int64))
 
 
@@ -152,7 +160,7 @@ class IndexedReader:
         self._open()
 
     def _open(self) -> None:
-        self._source = Stream(self._path, 10.0)
+        self._source = Stream(self._path, 10.0, scan=self.table.scan)
         self._pictures: Iterator[av.VideoFrame] = (frame for _, frame in self._source.frames())
         self._at = 0  # index of the picture that decoding gives next
 
@@ -163,8 +171,9 @@ class IndexedReader:
         return jumped if ahead < 0 else min(ahead, jumped + NEAR)
 
     def _key(self, index: int) -> int:
-        """The last picture up to `index` at which decoding may begin; 0 where it must begin at the start."""
-        place = int(np.searchsorted(self.table.keys, index, side="right")) - 1
+        """The last picture at which decoding may begin for `index`; 0 where it must begin at the start."""
+        last = index if self.table.scan == "progressive" else index - 1  # a deinterlaced picture needs the one before
+        place = int(np.searchsorted(self.table.keys, last, side="right")) - 1
         return int(self.table.keys[place]) if place >= 0 and len(self.table.ticks) else 0
 
     def run(self, start: int, stop: int, first: int | None = None) -> Iterator[Frame]:
@@ -219,11 +228,13 @@ class IndexedReader:
             source._container.seek(int(ticks[aim]), stream=source._stream, backward=True)
         except FFmpegError:
             return False
-        pictures = source.decoded()
-        landed = next((f for f in pictures if (ticks_of(f) or 0) >= ticks[key]), None)
+        decoded = source.decoded()
+        landed = next((f for f in decoded if (ticks_of(f) or 0) >= ticks[key]), None)
         if landed is None or ticks_of(landed) != ticks[key] or not _is_key(landed):
             return False
-        held, at = landed, key
+        pictures = source.deinterlaced(_chain(landed, decoded))
+        del landed
+        held, at = next(pictures), key
         for frame in islice(pictures, index - key):
             held, at = frame, at + 1
             if ticks_of(frame) != ticks[at]:

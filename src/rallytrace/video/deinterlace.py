@@ -21,14 +21,14 @@ from numpy.typing import NDArray
 
 from rallytrace.video.frames import Converter
 
-# flagged: pictures say it themselves; tff, bff: all are, though they do not say so, and the even or odd rows come first
+# flagged: those are that say so; tff, bff: all are, though they do not say so, and the even or the odd rows come first
 Scan: TypeAlias = Literal["progressive", "flagged", "tff", "bff"]
 
 LOOK = 24  # pictures that are looked at for the combs of motion, at most
 ENOUGH = 2000  # moving pixels that say enough
 MOVING_LEVELS = 12  # of 255, between the picture before and the one after
 COMBED = 1.4  # how much better one order of the fields fits than the other; see `_Combs`
-MAX_WH = (1920, 1088)  # of what is still made interlaced,
+MIN_H, MAX_H = 400, 1088  # of what is made interlaced,
 MAX_FPS = Fraction(61, 2)  # in pictures of two fields each
 
 
@@ -120,6 +120,11 @@ class _Graph:
         return self.push(None)
 
 
+def may_hide_fields(height: int, fps: Fraction) -> bool:
+    """Whether a stream that flags no field may have some."""
+    return MIN_H <= height <= MAX_H and fps <= MAX_FPS
+
+
 def find_scan(decoded: Iterator[av.VideoFrame]) -> tuple[Scan, Iterator[av.VideoFrame]]:
     """How a stream is interlaced, by the flags of its first pictures and by their motion; and all of its pictures.
 
@@ -133,7 +138,7 @@ def find_scan(decoded: Iterator[av.VideoFrame]) -> tuple[Scan, Iterator[av.Video
         if frame.interlaced_frame or len(seen) == LOOK or combs.push(frame):
             break
     scan: Scan = "flagged" if seen and seen[-1].interlaced_frame else combs.scan
-    return ("flagged" if scan == "progressive" else scan), chain(_given(seen), decoded)
+    return scan, chain(_given(seen), decoded)
 
 
 def _given(seen: list[av.VideoFrame]) -> Iterator[av.VideoFrame]:
@@ -149,13 +154,13 @@ class _Combs:
 
     In a moving place, the rows of one field fit between their neighbours of the other field best as they were in the
     picture that is nearer in time: the one before for the field that comes second, the one after for the first. In
-    progressive pictures both fit alike, however fine the pattern is.
+    progressive pictures both fit alike, however fine the pattern is, and the rows as they are fit better.
     """
 
     def __init__(self) -> None:
         self._converter = Converter()
         self._images: deque[NDArray[np.int16]] = deque(maxlen=3)
-        self._misfits = np.zeros(2)  # if the even rows came first, if the odd ones did
+        self._misfits = np.zeros(3)  # if the even rows came first, if the odd ones did, if all came at once
         self._n_moving = 0
 
     def push(self, frame: av.VideoFrame) -> bool:
@@ -171,13 +176,16 @@ class _Combs:
     def _look(self, before: NDArray[np.int16], now: NDArray[np.int16], after: NDArray[np.int16]) -> None:
         moving = np.abs(after[1:-1] - before[1:-1]) > MOVING_LEVELS
         around = now[:-2] + now[2:]
-        past, future = (np.abs(around - 2 * other[1:-1]) * moving for other in (before, after))
-        self._misfits += past[::2].sum() + future[1::2].sum(), past[1::2].sum() + future[::2].sum()
+        past, own, future = (np.abs(around - 2 * rows[1:-1]) * moving for rows in (before, now, after))
+        even = past[::2].sum() + future[1::2].sum()
+        odd = past[1::2].sum() + future[::2].sum()
+        self._misfits += (even, odd, own.sum())
         self._n_moving += int(moving.sum())
 
     @property
     def scan(self) -> Scan:
-        even, odd = self._misfits
-        if self._n_moving < ENOUGH // 10 or max(even, odd) < COMBED * min(even, odd):
-            return "progressive"
-        return "tff" if even < odd else "bff"
+        even, odd, whole = self._misfits
+        best = min(even, odd)
+        if self._n_moving < ENOUGH // 10 or max(even, odd) < COMBED * best or whole < 0.8 * best:
+            return "flagged"
+        return "tff" if best == even else "bff"

@@ -120,6 +120,7 @@ def read(
     colour: Colour = "grey",
     keep_picture: bool = False,
     fps: Fraction | None = None,
+    fields: bool = False,
     timeout_s: float = 10.0,
 ) -> VideoReader:
     """Open a video file, a folder of numbered pictures, a shard of a feature set (.tar), a URL of one of `SCHEMES`, a
@@ -127,7 +128,8 @@ def read(
 
     wh: size of the images, of the upright picture; the source's own when None. colour: uint8 (h, w) "grey" or
     (h, w, 3) "rgb", 0..255. keep_picture: give Frame.picture too, the source-size planes. fps: of a folder, 30 when
-    None. timeout_s: how long a URL or camera may stay silent, when it is opened and later.
+    None. fields: of an interlaced source, give a picture for each field; else one for each frame, of its first field's
+    moment. timeout_s: how long a URL or camera may stay silent, when it is opened and later.
     Pixels that are not square stay as they are stored. Raises VideoError.
     """
     source: _Source
@@ -139,7 +141,7 @@ def read(
     elif fps is not None:
         raise ValueError(f"fps is for folders of pictures, {path} states its own")
     else:
-        source = Stream(str(path), timeout_s)
+        source = Stream(str(path), timeout_s, fields=fields)
     return VideoReader(source, wh, colour, keep_picture)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import deque
 from collections.abc import Generator, Iterator
@@ -18,6 +19,7 @@ from rallytrace.errors import VideoError
 from rallytrace.types import VideoInfo
 from rallytrace.video.clock import LEAP_S, MOST_HELD, Clock, Item
 from rallytrace.video.container import EXPECTED, LIVE_SCHEMES, open_container, scheme_of
+from rallytrace.video.deinterlace import Deinterlacer, Scan, find_scan, may_hide_fields
 from rallytrace.video.frames import DECODER_OPTIONS, Colour, check_size, colours_of, rotation_deg, upright_wh
 
 DEFAULT_FPS = Fraction(30)  # also where a stream gives no hint of its rate
@@ -43,7 +45,8 @@ class Stream:
 
     stored: Stored = None
 
-    def __init__(self, path: str, timeout_s: float) -> None:
+    def __init__(self, path: str, timeout_s: float, *, scan: Scan | None = None, fields: bool = False) -> None:
+        """scan: how the pictures are interlaced, found out where it is None. fields: give one for each field."""
         self.problems: list[str] = []
         self._path, self._timeout_s = path, timeout_s
         self._container = open_container(path, timeout_s)
@@ -53,6 +56,9 @@ class Stream:
         except BaseException:
             self.close()
             raise
+        self.scan = scan
+        self.is_interlaced = False  # as far as it is read
+        self._fields = fields
         self.n_packets = 0  # given to the decoder so far
         self._fed: deque[tuple[int | None, int]] = deque(maxlen=IN_DECODER)  # their times and numbers
         self._n_skipped = 0
@@ -98,8 +104,8 @@ class Stream:
             path=self._path,
             wh=upright_wh(first),
             pixel_aspect=1 / aspect if rotation_deg(first) % 180 else aspect,
-            fps=self._fps,
-            n_frames=self._n_indexed - self._n_hidden or None,
+            fps=self._fps * self._per_picture,
+            n_frames=(self._n_indexed - self._n_hidden) * self._per_picture or None,
             duration_s=self._duration_s,
             start_s=start_s,
             codec=self._stream.codec_context.codec.canonical_name,
@@ -108,16 +114,19 @@ class Stream:
             has_audio=bool(self._container.streams.audio),
             is_live=self._is_live,
             colours=colours_of(first),
+            interlaced=("field" if self._fields else "frame") if self.is_interlaced else None,
         )
 
     def frames(self) -> TimedFrames:
         """Each decoded frame with its time; see `Clock`."""
-        step_s = float(1 / self._fps)
+        timed = self._timed()
+        first = next(timed, None)  # now it is known whether fields are to be told apart
+        step_s = float(1 / (self._fps * self._per_picture))
         context = self._stream.codec_context
         room = LIVE_HELD if self._is_live else HELD_BYTES // (2 * context.width * context.height or 1)
         self.clock = Clock[av.VideoFrame](step_s, max(1, min(room, MOST_HELD)))
         n, last_s, start_s = 0, 0.0, 0.0
-        for pts_s, frame in self.clock.mend(self._timed()):
+        for pts_s, frame in self.clock.mend(itertools.chain([] if first is None else [first], timed)):
             start_s = start_s if n else pts_s
             self._n_damaged += frame.is_corrupt
             if (frame.is_corrupt or self._n_errors) and not self._first_error:
@@ -129,10 +138,24 @@ class Stream:
         self._report(n, last_s, last_s + step_s - start_s)
 
     def _timed(self) -> Iterator[Item[av.VideoFrame]]:
-        for frame in self.decoded():
+        parts = 2 if self._fields else 1
+        for frame in self.deinterlaced(self.decoded()):
             ticks = ticks_of(frame)
-            said_s = None if ticks is None else float(ticks * self._time_base)
-            yield said_s, self._packet_of(ticks), frame
+            said_s = None if ticks is None else float(ticks * self._time_base / parts)
+            yield said_s, self._packet_of(ticks and ticks // parts), frame
+
+    def deinterlaced(self, decoded: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+        """Consecutive pictures, each of one moment; see `Deinterlacer`."""
+        if self.scan is None and not self._is_live and may_hide_fields(self._stream.codec_context.height, self._fps):
+            self.scan, decoded = find_scan(decoded)
+        work = Deinterlacer(self._time_base, scan=self.scan or "flagged", fields=self._fields)
+        for frame in work.pictures(decoded):
+            self.is_interlaced = work.has_worked
+            yield frame
+
+    @property
+    def _per_picture(self) -> int:
+        return 2 if self._fields and self.is_interlaced else 1
 
     def _packet_of(self, ticks: int | None) -> int:
         """The number of the packet that held the picture of that time."""
