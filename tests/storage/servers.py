@@ -301,6 +301,8 @@ def _forward(
         head = head.replace("%2D", "-")  # moto decodes keys, but no buckets
         fields["authorization"] = f"AWS4-HMAC-SHA256 Credential={seen.google}, SignedHeaders=host, Signature=0"
         fields = {name.replace("x-goog-meta-", "x-amz-meta-"): value for name, value in fields.items()}
+        if fields.pop("x-goog-if-generation-match", "") == "0":
+            fields["if-none-match"] = "*"
     lines = [head, *(f"{name}: {value}" for name, value in fields.items())]
     with socket.create_connection(("127.0.0.1", target), timeout=60) as server:
         server.sendall(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1") + body)

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -49,6 +50,15 @@ def test_what_is_put_is_what_is_read(where: str) -> None:
     found = store.head("b.txt")
     assert found is not None
     assert found.etag != before
+
+
+def test_of_many_that_create_one_object_one_does(where: str, request: pytest.FixtureRequest) -> None:
+    store = open_store(where)
+    with ThreadPoolExecutor(1 if "swift" in request.node.name else 8) as pool:  # Swift has no way to do it at once
+        told = list(pool.map(lambda n: store.create("a/000001.json", b"%d" % n), range(8)))
+    assert sum(told) == 1
+    assert store.get("a/000001.json") == b"%d" % told.index(True)
+    assert [entry.key for entry in store.list()] == ["a/000001.json"]
 
 
 def test_what_is_missing(where: str) -> None:

@@ -12,11 +12,14 @@ from rich.table import Table
 
 from rallytrace import registry, storage
 from rallytrace.aws import archive
-from rallytrace.cli.common import Json, app, print_json
+from rallytrace.cli.common import Json, app, notes, print_json
 from rallytrace.errors import InputError
+from rallytrace.evaluate.gate import MIN_F1, TOLERANCE, promote_if_better
+from rallytrace.features import load_data
 from rallytrace.registry import ModelVersion
 from rallytrace.runtime import DEFAULT_MODEL, bundled
 from rallytrace.runtime.onnx import OnnxNetwork
+from rallytrace.types import Clip
 
 models = typer.Typer(invoke_without_command=True, help="Networks: what is bundled, and a registry of one's own.")
 app.add_typer(models, name="models")
@@ -24,6 +27,14 @@ app.add_typer(models, name="models")
 Registry = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option("--registry", envvar="RALLYTRACE_REGISTRY", help="Folder or URL of registered networks."),
+]
+Data = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option("--data", help="Labelled clips or a feature set: their val split decides whether it is promoted."),
+]
+MinF1 = Annotated[
+    Optional[float],  # noqa: UP045
+    typer.Option("--min-f1", min=0, max=1, help=f"The least F1 {TOLERANCE} on --data; {MIN_F1:g} if not said."),
 ]
 Which = Annotated[str, typer.Argument(metavar="NAME[@STAGE|@VERSION]", help="The newest version if only a name.")]
 
@@ -50,6 +61,8 @@ def register_command(
     name: Annotated[str, typer.Option("--name", help="What it is for, such as tennis.")],
     where: Registry = None,
     stage: Annotated[Optional[str], typer.Option(help="Give it this stage, such as production.")] = None,  # noqa: UP045
+    data: Data = None,
+    min_f1: MinF1 = None,
     as_json: Json = False,
 ) -> None:
     """Keep a network as a version of NAME, with its figures and what it was made of."""
@@ -62,7 +75,7 @@ def register_command(
     metrics = {key: value for key, value in origin.pop("val", {}).items() if isinstance(value, float)}
     version = registry.register(_asked(where), name, path, metrics=metrics, lineage=origin)
     if stage:
-        version = registry.promote(_asked(where), f"{name}@{version.version}", stage)
+        version = _promote(_asked(where), f"{name}@{version.version}", stage, data, min_f1)
     _say([version], as_json)
 
 
@@ -71,10 +84,45 @@ def promote_command(
     which: Which,
     stage: Annotated[str, typer.Argument(help="Such as staging or production.")],
     where: Registry = None,
+    data: Data = None,
+    min_f1: MinF1 = None,
     as_json: Json = False,
 ) -> None:
-    """Make a version the one that NAME@STAGE means from now on; the one before keeps its version."""
-    _say([registry.promote(_asked(where), which, stage)], as_json)
+    """Make a version the one that NAME@STAGE means from now on; the one before keeps its version.
+
+    With --data only if it is good enough there, and no worse than the one that has the stage now.
+    """
+    _say([_promote(_asked(where), which, stage, data, min_f1)], as_json)
+
+
+def _promote(where: str, which: str, stage: str, data: list[str] | None, min_f1: float | None) -> ModelVersion:
+    if not data:
+        if min_f1 is not None:
+            raise InputError(f"--min-f1 {min_f1:g} needs --data: labelled clips or a feature set to measure it on")
+        return registry.promote(where, which, stage)
+
+    def clips() -> list[Clip]:
+        found = load_data(data)
+        held_out = [clip for clip in found if clip.split == "val"]
+        if not held_out:
+            raise InputError(f"no clip of split 'val' in {data}: it has {sorted({clip.split for clip in found})}")
+        return held_out
+
+    def on_score(version: ModelVersion, f1: float) -> None:
+        notes.print(f"{version.name}@{version.version}: F1 {TOLERANCE} {f1:.3f}", highlight=False)
+
+    return promote_if_better(where, which, stage, clips, MIN_F1 if min_f1 is None else min_f1, on_score)
+
+
+@models.command("rollback")
+def rollback_command(
+    name: Annotated[str, typer.Argument(help="Of the network.")],
+    stage: Annotated[str, typer.Argument(help="Such as staging or production.")],
+    where: Registry = None,
+    as_json: Json = False,
+) -> None:
+    """Take the last promotion back: NAME@STAGE means again the version that it meant before."""
+    _say([registry.rollback(_asked(where), name, stage)], as_json)
 
 
 @models.command("fetch")

@@ -99,6 +99,21 @@ class Folder:
             for piece in _pieces(data, PART, None, on_progress):
                 file.write(piece)
 
+    def create(self, key: str, data: bytes) -> bool:
+        """As `put`; of many that do so at once, one is told True. False, and nothing written, where there is one."""
+        path = self._path(key)
+        make_folder(path.parent)
+        whole = path.with_name(f".{path.name}.{uuid.uuid4().hex}.whole")
+        with AtomicFile(whole, "wb") as file, output_errors(path):
+            file.write(data)
+        try:
+            with output_errors(path), suppress(FileExistsError):
+                os.link(whole, path)
+                return True
+            return False
+        finally:
+            whole.unlink()
+
     def digest(self, key: str) -> str | None:
         """The SHA-256 of the content, in hex."""
         return sha256_of(self.fetch(key))
@@ -128,7 +143,8 @@ class Remote:
         endpoint = next(filter(None, map(os.environ.get, names)), "")
         if self._web:
             endpoint = address.root.replace("://", f"://{address.user}@") if address.user else address.root
-        self._store, self._endpoint = _connect(address.root, address.query, endpoint), endpoint
+        self._store = _connect(address.root, address.query, endpoint)
+        self._endpoint = endpoint
         # Two servers may have objects of one name, and what is in memory is gone with the process.
         self._salt = f"{address.query} {PROCESS if address.scheme == 'memory' else endpoint}"
 
@@ -179,6 +195,30 @@ class Remote:
                 return
             body = pieces if size > part else b"".join(pieces)
             self._store.put(self._at(key), body, attributes=tags, chunk_size=part, max_concurrency=4)
+
+    def create(self, key: str, data: bytes) -> bool:
+        """As `put`; of many that do so at once, one is told True. False, and nothing written, where there is one.
+
+        A server that knows no such request (OpenStack Swift) is looked at first: there, two that write at the very same
+        moment may both be told True.
+        """
+        from obstore.exceptions import AlreadyExistsError
+
+        attributes = {DIGEST: sha256_of(data)}
+        store = self._store
+        if self._address.scheme != "memory":  # one that gives up soon, for "not implemented" is asked again, too
+            store = _connect(self._address.root, self._address.query, self._endpoint, 1)
+        try:
+            with self._writing(key), suppress(AlreadyExistsError):
+                store.put(self._at(key), data, attributes=attributes, mode="create")
+                return True
+        except EndpointError as error:
+            if "NotImplemented" not in str(error):
+                raise
+            if self.head(key) is None:
+                self.put(key, data)
+                return True
+        return False
 
     def digest(self, key: str) -> str | None:
         """The SHA-256 that was stored with the object, in hex."""
@@ -281,7 +321,7 @@ def _pieces(data: bytes | Path, part: int, digest: str | None, on_progress: OnBy
 
 
 @lru_cache(maxsize=32)
-def _connect(root: str, query: str, endpoint: str) -> Any:
+def _connect(root: str, query: str, endpoint: str, retries: int = 8) -> Any:
     """The obstore object of a bucket or host: one for the process, with its connections and credentials."""
     try:
         from obstore import store
@@ -297,7 +337,7 @@ def _connect(root: str, query: str, endpoint: str) -> Any:
     common: dict[str, Any] = {
         "client_options": {"allow_http": plain, "connect_timeout": "5s", "read_timeout": "30s", "timeout": "1h"},
         # Some seconds of waiting in all: enough for a throttled or restarted server, little for a dead one.
-        "retry_config": {"max_retries": 8, "retry_timeout": timedelta(minutes=2), "backoff": {"base": 3}},
+        "retry_config": {"max_retries": retries, "retry_timeout": timedelta(minutes=2), "backoff": {"base": 3}},
     }
     with store_errors(root):
         if scheme in WEB:
