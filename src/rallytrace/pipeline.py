@@ -1,9 +1,10 @@
 """From raw videos to trajectory videos: the steps of a pipeline.toml, each a command that anyone could type.
 
 A step is up to date where a note of its last success (WORK/pipeline/<step>.json) names the same commands and the same
-inputs as now: files by name, size and time, stores by name, size and etag. Steps that were cut go on where they
-stopped, because every command does; their results appear whole or not at all. On AWS a step is a job with a name that
-follows from what it is made of, so that a second run follows the job of the first.
+inputs as now: files by name and SHA-256, stores by name, size and etag. What comes after `prepare` goes by the feature
+set's manifest: labels that were touched, or a project that was only opened, train nothing. Steps that were cut go on
+where they stopped, because every command does; their results appear whole or not at all. On AWS a step is a job with a
+name that follows from what it is made of, so that a second run follows the job of the first.
 """
 
 from __future__ import annotations
@@ -18,14 +19,17 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from rallytrace import __version__, storage
 from rallytrace.errors import InputError, RallytraceError
+from rallytrace.evaluate.gate import MIN_F1
+from rallytrace.features.manifest import MANIFEST
 from rallytrace.files import make_folder
 from rallytrace.registry import check_name
 from rallytrace.track import output_paths
@@ -95,32 +99,39 @@ class Pipeline:
                     _near(here, value) if isinstance(value, str) else [_near(here, each) for each in value]
                 )
         check_name("name", str(given["name"]))  # now, and not after hours of training
-        check_name("stage", str(sections.get("register", {}).get("stage", "production")))
+        _check_register(path, sections.get("register", {}))
         work = _near(here, str(given["work"]))
         return cls(str(given["name"]), work, here, on, sections)
 
-    def steps(self) -> list[Step]:
-        """In order. The training run has its data's key in its name: other data are another run, the same resume it."""
-        where = self._at
+    def steps(self) -> Iterator[Step]:
+        """In order, each as things are when it is asked for: training is of the features that `prepare` has left."""
         labels, clips = self.sections["label"]["source"], self.sections["add"]["videos"]
         files = [file for clip in clips for file in _expanded(clip)]
-        add = Step("add", (("add", *files, "--to", where("videos")),), tuple(clips))
-        label = Step("label", (), (labels,), waits_for=f"label the videos: rallytrace label PROJECT, then {labels}")
-        read = (labels, *clips)
-        made_of = [self._options("train"), self._options("prepare"), *(_fingerprint(each) for each in read)]
-        key = _digest(made_of)
-        return [add, label, *(self._aws_steps(read, key) if self.on == "aws" else self._own_steps(read, key))]
+        yield Step("add", (("add", *files, "--to", self._at("videos")),), tuple(clips))
+        yield Step("label", (), (labels,), waits_for=f"label the videos: rallytrace label PROJECT, then {labels}")
+        yield from self._aws_steps((labels, *clips)) if self.on == "aws" else self._own_steps((labels, *clips))
 
-    def _own_steps(self, read: tuple[str, ...], key: str) -> list[Step]:
+    def _trained_on(self) -> str:
+        """The key of a training: other features or options are another run, the same resume it."""
+        made_of = _fingerprint(self._features)
+        return _digest([self._options("train"), made_of]) if made_of else "not-prepared-yet"
+
+    @property
+    def _features(self) -> str:
+        return self._at(f"features/{MANIFEST}")
+
+    def _own_steps(self, read: tuple[str, ...]) -> Iterator[Step]:
         """Here or on Ray."""
         where, at = self._at, () if self.on == "local" else ("--on", self.on)
         source = ("prepare", read[0], "--videos", where("videos"), "--out", where("features"), "--overwrite")
-        prepare = Step("prepare", ((*source, *at, *self._options("prepare")),), read)
-        run = str(self.here / "runs" / key)  # on a disk: it is written to all the time
+        options = (*self._options("label", "source"), *self._options("prepare"))
+        yield Step("prepare", ((*source, *at, *options),), read)
+        run = str(self.here / "runs" / self._trained_on())  # on a disk: it is written to all the time
         onnx = f"{run}/{self.name}.onnx"
         fit = ("train", "--data", where("features"), "--out", run, *at, *self._options("train"))
         export = ("export", f"{run}/best", "--out", onnx, "--overwrite")
-        steps = [prepare, Step("train", (fit, export), read), Step("register", (self._register(onnx),), read)]
+        yield Step("train", (fit, export), (self._features,))
+        yield Step("register", (self._register(onnx),), (self._features,))
         if "track" in self.sections:
             videos = self.sections["track"]["videos"]
             names = [path.name for each in videos for file in _expanded(each) for path in output_paths(file, "")]
@@ -129,39 +140,47 @@ class Pipeline:
             deployed = "deploy" in self.sections  # then the application goes through an endpoint, as its users will
             command = (*follow, *(("--on", "local") if deployed else ("--model", onnx, *(at or ("--on", "local")))))
             makes = tuple(f"tracked/{name}" for name in names)
-            steps.append(Step("track", (command,), (*videos, *read), serves=onnx if deployed else "", makes=makes))
-        return steps
+            inputs = (*videos, self._features)
+            yield Step("track", (command,), inputs, serves=onnx if deployed else "", makes=makes)
 
-    def _aws_steps(self, read: tuple[str, ...], key: str) -> list[Step]:
+    def _aws_steps(self, read: tuple[str, ...]) -> Iterator[Step]:
         """As SageMaker jobs. What is on this machine is stored first."""
         where, labels = self._at, read[0]
         store: list[tuple[str, ...]] = []
         if not storage.is_url(labels):
             store, labels = [("add", labels, "--to", where("labels"), "--overwrite")], where("labels")
+        options = (*self._options("label", "source"), *self._options("prepare"))
+        job = self._job("prepare", _digest([options, *map(_fingerprint, read)]))
         ask = ("aws", "prepare", labels, "--videos", where("videos"), "--out", where("features"))
-        prepare = Step("prepare", (*store, (*ask, *self._job("prepare", key), *self._in_one("prepare"))), read)
-        options = self.sections.get("train", {})
-        chosen = [word for name, value in options.items() for word in ("--set", f"{name}={value}")]
+        yield Step("prepare", (*store, (*ask, *job, *_in_one(options))), read)
+        key = self._trained_on()
+        given = self.sections.get("train", {})
+        chosen = [word for name, value in given.items() for word in ("--set", f"{name}={value}")]
         name = self._job("train", key)
         fit = ("aws", "train", "--data", where("features"), "--out", where("runs"), *name, *chosen)
         trained = f"{where('runs')}/{name[1]}*/output/model.tar.gz"  # a job that failed has successors with a number
-        register = Step("register", (self._register(trained),), read, trained=trained)
-        steps = [prepare, Step("train", (fit,), read), register]
+        inputs = (self._features,)
+        yield Step("train", (fit,), inputs)
+        yield Step("register", (self._register(trained),), inputs, trained=trained)
         if "deploy" in self.sections:
             deploy = ("aws", "deploy", _plain(self.name), "--model", trained, *self._aws("deploy"))
-            steps.append(Step("deploy", (deploy,), read, trained=trained))
+            yield Step("deploy", (deploy,), inputs, trained=trained)
         if "track" in self.sections:
             videos = tuple(self.sections["track"]["videos"])
             files = [file for each in videos for file in _expanded(each)]
             job = self._job("track", _digest([key, self.sections["track"], *map(_fingerprint, videos)]))
             follow = ("aws", "track", where("raw"), "--out", where("tracked"), "--model", trained)
-            commands = (("add", *files, "--to", where("raw")), (*follow, *job, *self._in_one("track", "videos")))
-            steps.append(Step("track", commands, (*videos, *read), trained=trained))
-        return steps
+            commands = (
+                ("add", *files, "--to", where("raw")),
+                (*follow, *job, *_in_one(self._options("track", "videos"))),
+            )
+            yield Step("track", commands, (*videos, *inputs), trained=trained)
 
     def _register(self, network: str) -> tuple[str, ...]:
-        stage = self.sections.get("register", {}).get("stage", "production")
-        return ("models", "register", network, "--name", self.name, "--registry", self._at("models"), "--stage", stage)
+        """And promote it, where it is good enough on the features' val split and no worse than what has the stage."""
+        options = {"stage": "production", "min-f1": MIN_F1, **self.sections.get("register", {})}
+        place = ("--name", self.name, "--registry", self._at("models"))
+        return ("models", "register", network, *place, "--data", self._at("features"), *_words(options))
 
     def _job(self, verb: str, key: str) -> tuple[str, ...]:
         """Its name first: a job that is there already under it is followed, and not made again."""
@@ -172,10 +191,6 @@ class Pipeline:
         given = self.sections.get("aws", {})
         shared = {name: value for name, value in given.items() if not isinstance(value, dict)}
         return _words({**shared, **given.get(verb, {})})
-
-    def _in_one(self, section: str, *own: str) -> tuple[str, ...]:
-        options = self._options(section, *own)
-        return ("--options", shlex.join(options)) if options else ()
 
     def _at(self, name: str) -> str:
         return f"{self.work.rstrip('/')}/{name}"
@@ -241,6 +256,14 @@ def _run(step: str, command: tuple[str, ...], log: Path) -> Iterator[str]:
         raise StepFailed(f"step {step}: {last or 'it was killed'} (all it said: {log})")
 
 
+def _check_register(path: Path, given: dict[str, Any]) -> None:
+    check_name("stage", str(given.get("stage", "production")))
+    unknown = sorted(set(given) - {"stage", "min-f1"})
+    least = given.get("min-f1", MIN_F1)
+    if unknown or not isinstance(least, int | float) or not 0 <= least <= 1:
+        raise InputError(f"{path}: [register] has {unknown or least!r}, expected stage, and min-f1 from 0 to 1")
+
+
 def _words(options: dict[str, Any]) -> tuple[str, ...]:
     """`steps = 200` of a section becomes `--steps 200`, `materialise = true` becomes `--materialise`."""
     words: list[str] = []
@@ -248,6 +271,10 @@ def _words(options: dict[str, Any]) -> tuple[str, ...]:
         if value is not False:
             words += [f"--{key.replace('_', '-')}", *([] if value is True else [str(value)])]
     return tuple(words)
+
+
+def _in_one(options: Sequence[str]) -> tuple[str, ...]:
+    return ("--options", shlex.join(options)) if options else ()
 
 
 def _plain(name: str) -> str:
@@ -260,20 +287,34 @@ def _near(here: Path, where: str) -> str:
 
 
 def _fingerprint(where: str) -> list[str]:
-    """Name, size and time or etag of each file that `where` means; nothing where there is none yet."""
+    """Name and content of each file that `where` means; nothing where there is none yet."""
     folder, _, name = where.rpartition("/")
     try:
         if Path(where).is_dir():
             _settle(Path(where) / "book.sqlite")
-            entries = list(storage.open_store(where).list())
+            store, entries = storage.open_store(where), None
         elif glob.has_magic(where):
             return [line for each in storage.matches(where) for line in _fingerprint(each)]
         else:
-            entry = storage.open_store(folder).head(name)
-            entries = [entry] if entry else list(storage.open_store(where).list())
+            store = storage.open_store(folder)
+            entry = store.head(name)
+            entries = [entry] if entry else None
+            store = store if entry else storage.open_store(where)
+        found = [entry for entry in entries or store.list() if not entry.key.endswith(("-wal", "-shm"))]
+        return [f"{entry.key} {_content(store, entry)}" for entry in found]
     except InputError:
         return []
-    return [f"{entry.key} {entry.size} {entry.etag}" for entry in entries if not entry.key.endswith(("-wal", "-shm"))]
+
+
+def _content(store: storage.Store, entry: storage.Entry) -> str:
+    """What changes when the content does: of a file its checksum, of an object what the server says for one."""
+    return f"{entry.size} {entry.etag}" if storage.is_url(store.url) else _checksum(store.url, entry.key, entry.etag)
+
+
+@lru_cache(maxsize=100_000)
+def _checksum(folder: str, key: str, version: str) -> str:
+    """Read once in a run, as long as `version` (time and size) is the same."""
+    return storage.open_store(folder).digest(key) or ""
 
 
 def _settle(book: Path) -> None:

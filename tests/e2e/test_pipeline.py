@@ -38,6 +38,7 @@ log-every = 1
 workers = 0
 [register]
 stage = "staging"
+min-f1 = 0
 [track]
 videos = ["raw/one.mp4"]
 no-video = true
@@ -114,6 +115,31 @@ def test_killed_between_two_videos_then_whole_then_what_changed(config: Path) ->
     assert one.stat().st_mtime_ns > whole.st_mtime_ns  # by other weights
 
 
+def test_only_what_is_new_and_good_goes_on(config: Path) -> None:
+    """Four steps of training find nothing; files that were touched, and labels that say the same, train nothing."""
+    text, _, _ = CONFIG.partition("[track]")
+    config.write_text(text.replace("min-f1 = 0\n", ""))
+    raw, models = config.parent / "raw", config.parent / "work" / "models"
+    done = rallytrace("run", config, "--json")
+    assert done.returncode == 1
+    assert "step register" in done.stderr
+    assert "does not become staging: on the same clips it has F1 0.000, expected 0.5 or more" in done.stderr
+    (version,) = registry.versions(models, "club")
+    assert version.stages == ()
+
+    config.write_text(text)
+    for path in raw.iterdir():  # as a copy or a checkout does
+        os.utime(path)
+    again = states(rallytrace("run", config, "--json"))
+    assert again == {**dict.fromkeys(("add", "label", "prepare", "train"), "up to date"), "register": "done"}
+    assert registry.find(models, "club@staging").version == version.version
+
+    table = raw / "one_ball.csv"
+    table.write_bytes(table.read_bytes().replace(b"\n", b"\r\n"))
+    relabelled = states(rallytrace("run", config, "--json"))
+    assert {step for step, state in relabelled.items() if state == "done"} == {"label", "prepare"}
+
+
 def test_killed_in_training_it_goes_on_there(config: Path) -> None:
     config.write_text(CONFIG.replace("steps = 4", "steps = 400").replace("val-every = 4", "val-every = 400"))
     with begin(config) as first:
@@ -177,6 +203,8 @@ def test_a_step_that_fails_says_why_and_what_is_done_stays_done(config: Path) ->
         ("deploy = 1\n" + CONFIG, "deploy must be a section"),
         (CONFIG.replace('"club"', '"../club"'), "name '../club'"),
         (CONFIG.replace('"staging"', '"a/b"'), "stage 'a/b'"),
+        (CONFIG.replace("min-f1 = 0", "min-f1 = 50"), "has 50, expected stage, and min-f1 from 0 to 1"),
+        (CONFIG.replace("min-f1 = 0", "score = 1"), "has \\['score'\\], expected stage"),
         ("on = 'spark'\n" + CONFIG, "on = 'spark', expected local, ray"),
         ("on = 'aws'\n" + CONFIG, "with on = 'aws' it must be s3://"),
     ],
