@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from rallytrace import load_clips, video
-from rallytrace.errors import InputError, LabelError
-from rallytrace.features import load_data, load_features, prepare, recordings
+from rallytrace.errors import InputError, LabelError, VideoError
+from rallytrace.features import load_data, load_features, prepare, read_label_sets, recordings
 from rallytrace.files import write_text
 from rallytrace.labels import ground_truth, write_labels
 from rallytrace.labels.formats import FORMATS, render_sets, write_sets
-from rallytrace.labels.sets import Extra, LabelSet, WriteOptions
+from rallytrace.labels.sets import Extra, LabelSet, ReadOptions, Silence, WriteOptions
 from rallytrace.types import Clip
 from tests.storage.servers import Server, moto
 
@@ -120,6 +120,106 @@ def test_a_job_without_its_pictures_says_which(server: Server, bucket: str, tiny
     with pytest.raises(InputError, match=r"frames/a/frame000002\.jpg is no picture that exists"):
         prepare(f"s3://{bucket}/{key}", tmp_path / "set", OPTIONS)
     assert not files(tmp_path / "set")
+
+
+def test_the_folder_of_a_job_as_the_service_leaves_it(server: Server, bucket: str, tiny: Path, tmp_path: Path) -> None:
+    """In the bucket, as the published solution is given it, and a copy on this machine."""
+    job(bucket, load_clips(tiny)[:1], tmp_path / "copy")
+    upload(server, bucket, tmp_path / "copy")
+    url = f"s3://{bucket}/jobs/rallytrace"
+    (there,) = recordings(url)
+    assert there.pictures[1] == f"s3://{bucket}/jobs/frames/a/frame000002.jpg"
+    (here,) = recordings(tmp_path / "copy")
+    assert here.pictures[1] == str(tmp_path / "copy" / "jobs" / "frames" / "a" / "frame000002.jpg")
+    assert here.clip == there.clip
+    assert [each.labels for each in read_label_sets(url)] == [here.clip.labels]
+    server.client().delete_object(Bucket=bucket, Key="jobs/rallytrace/manifests/output/output.manifest")
+    with pytest.raises(LabelError) as caught:
+        recordings(url)
+    assert str(caught.value).startswith(f"{url}: no clips found")
+    assert "a finished Ground Truth job with manifests/output/output.manifest" in str(caught.value)
+
+
+def test_errors_name_what_was_typed_and_no_path_of_the_cache(
+    server: Server, bucket: str, tiny: Path, tmp_path: Path
+) -> None:
+    job(bucket, load_clips(tiny)[:1], tmp_path / "copy")
+    said = "jobs/rallytrace/annotations/consolidated-annotation/output/0/SeqLabel.json"
+    (tmp_path / "copy" / said).write_text("{}")
+    upload(server, bucket, tmp_path / "copy")
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips" / "a.mp4").write_bytes(b"")
+    (tmp_path / "clips" / "a_ball.csv").write_text("Frame,Visibility,X,Y\n0,1,ten,20\n")
+    upload(server, bucket, tmp_path / "clips", "clips/")
+    with pytest.raises(LabelError, match=f"^s3://{bucket}/{said}: neither tracking-annotations nor"):
+        recordings(f"s3://{bucket}/jobs/rallytrace")
+    table = f"^s3://{bucket}/clips/a_ball.csv, line 2: X is 'ten'"
+    with pytest.raises(LabelError, match=table):
+        recordings(f"s3://{bucket}/clips")
+    with pytest.raises(LabelError, match=table):
+        load_data([f"s3://{bucket}/clips"])
+    with pytest.raises(LabelError, match=table):
+        read_label_sets(f"s3://{bucket}/clips/a_ball.csv")
+    (tmp_path / "clips" / "a_ball.csv").write_text("Frame,Visibility,X,Y\n0,1,10,20\n")
+    upload(server, bucket, tmp_path / "clips", "clips/")
+    with pytest.raises(VideoError, match=f"s3://{bucket}/clips/a.mp4"):
+        prepare(f"s3://{bucket}/clips", tmp_path / "set", OPTIONS)
+
+
+def local_job(folder: Path, frames: str, video: Path | None = None) -> Path:
+    """A job that names all by absolute paths: two frames with a ball, one without an entry, one said to have none."""
+    said = [
+        {"frame-no": "0", "keypoints": [{"x": 10, "y": 20, "class-id": "0"}]},
+        {"frame-no": "1", "keypoints": []},
+        {"frame-no": "3", "keypoints": [{"x": 12, "y": 22, "class-id": "0"}]},
+    ]
+    listed = [{"frame-no": n, "frame": f"{n:04}.jpg"} for n in range(4)]
+    folder.mkdir(parents=True, exist_ok=True)
+    sequence = {"seq-no": 1, "prefix": frames, "number-of-frames": 4, "frames": listed}
+    (folder / "seq 1.json").write_text(json.dumps(sequence))
+    (folder / "labels.json").write_text(json.dumps({"tracking-annotations": said}))
+    line = {"source-ref": str(folder / "seq 1.json"), "b-ref": (folder / "labels.json").as_uri()}
+    (folder / "output.manifest").write_text(json.dumps(line) + "\n")
+    return folder / "output.manifest"
+
+
+@pytest.mark.parametrize("missing", [None, "absent"])
+def test_one_reader_of_manifests_with_paths(tiny: Path, tmp_path: Path, missing: Silence | None) -> None:
+    """`labels convert`, `prepare` and `prepare --videos` say the same of a frame without an entry, and note it."""
+    folder = tmp_path / "job"
+    jpegs(load_clips(tiny)[0], folder / "frames" / "a", "{:04}.jpg", first=0)
+    manifest = local_job(folder, f"{folder}/frames/a/")
+    options = ReadOptions(silence=missing)
+    (alone,) = recordings(manifest, options=options)
+    (beside,) = recordings(manifest, videos=str(folder / "frames"), options=options)
+    (converted,) = read_label_sets(manifest, None, options)
+    assert alone.clip.labels == beside.clip.labels == converted.labels
+    assert set(converted.labels) == ({0, 1, 3} if missing is None else {0, 1, 2, 3})
+    assert converted.labels[1].xy is None
+    note = "a: 1 frames have no entry and stay unlabelled (--missing absent: no ball)"
+    assert alone.notes == beside.notes == converted.notes == ((note,) if missing is None else ())
+    assert alone.pictures == tuple(str(folder / "frames" / "a" / f"{n:04}.jpg") for n in range(4))
+
+
+def test_what_a_manifest_may_name_is_below_it_or_the_videos(tiny: Path, tmp_path: Path) -> None:
+    raw, job_folder = tmp_path / "raw", tmp_path / "job"
+    jpegs(load_clips(tiny)[0], raw / "a", "{:04}.jpg", first=0)
+    manifest = local_job(job_folder, f"{raw}/a/")
+    with pytest.raises(LabelError, match=f"refers to {raw}/a/0000.jpg, which is not below {job_folder}: copy it"):
+        recordings(manifest)
+    assert len(recordings(manifest, videos=str(raw))[0].clip.labels) == 3
+    moved = raw / "output.manifest"
+    moved.write_text(manifest.read_text())
+    with pytest.raises(LabelError, match=r"refers to file://.*, which is not below .*raw: copy it there"):
+        read_label_sets(moved)
+    with pytest.raises(LabelError, match="which is not below"):
+        recordings(moved)
+    assert len(recordings(moved, videos=str(tmp_path))) == 1
+
+
+def test_options_of_label_files_are_not_dropped_unsaid(tiny: Path) -> None:
+    with pytest.raises(InputError, match=r"--missing.* Visibility 0 is no ball, with -1 unlabelled"):
+        recordings(tiny, options=ReadOptions(silence="absent"))
 
 
 @pytest.mark.parametrize(

@@ -179,7 +179,7 @@ def test_ground_truth_from_a_copy_of_the_bucket(put, tmp_path: Path, whole: bool
 
 def test_ground_truth_says_what_was_not_copied(put, tmp_path: Path) -> None:
     manifest = put("output.manifest", OUTPUT.replace("\n ", " "))
-    with pytest.raises(LabelError, match=r"no local copy of s3://mybucket/out/balls/.*; nothing is fetched"):
+    with pytest.raises(LabelError, match=r"no local copy of s3://mybucket/out/balls/.*; it is not fetched here"):
         read_sets(manifest)
     inputs = put("in/input.manifest", '{"source-ref": "s3://mybucket/prefix/seq1.json"}\n')
     put("in/seq1.json", SEQUENCE)

@@ -19,6 +19,7 @@ from rallytrace import storage
 from rallytrace.aws import archive, labelling, requests, service
 from rallytrace.aws.requests import INPUT, OUTPUT, Machines, Request, name_of
 from rallytrace.cli.common import Json, Overwrite, app, notes, print_json, progress_bar, warn
+from rallytrace.cli.labels import MissingOption
 from rallytrace.errors import InputError, OutputError
 from rallytrace.files import AtomicFile
 
@@ -184,6 +185,7 @@ def prepare(
     source: Annotated[str, typer.Argument(help="s3:// folder of labelled clips, or a Ground Truth output.manifest.")],
     out: Out,
     videos: Annotated[Text, typer.Option(help="s3:// folder of the labels' videos.")] = None,
+    missing: MissingOption = None,
     options: Options = "",
 ) -> None:
     """`rallytrace prepare` as a processing job: a feature set."""
@@ -192,6 +194,7 @@ def prepare(
     if videos:
         inputs["videos"] = videos
         words += ["--videos", f"{INPUT}/videos"]
+    words += ["--missing", missing.value] if missing else []
     machines = dataclasses.replace(on.machines("ml.m5.xlarge"), count=1)
     request = requests.processing(
         on.named(ask, "ProcessingJob", "prepare"), _words(words, options), inputs, out, machines

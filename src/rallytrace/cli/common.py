@@ -18,6 +18,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRe
 from rich.text import Text
 
 from rallytrace.errors import InputError
+from rallytrace.storage import as_typed
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -116,7 +117,7 @@ def _text(form: str) -> TextColumn:
 
 def complain(error: Exception, as_json: bool) -> None:
     """One line on standard error, and with --json one on standard output."""
-    message = " ".join(str(error).split())
+    message = " ".join(as_typed(str(error)).split())
     if as_json:
         print_json({"error": message})
     print(f"error: {message}", file=sys.stderr)

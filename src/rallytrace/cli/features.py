@@ -11,8 +11,20 @@ import typer
 
 from rallytrace import features, storage
 from rallytrace.cli.common import Json, Overwrite, app, parse_wh, print_json, progress_bar
-from rallytrace.cli.labels import Database, From, JobName, Label, Root, _job_of, _open_project
-from rallytrace.labels.sets import ReadOptions
+from rallytrace.cli.labels import (
+    Database,
+    First,
+    From,
+    JobName,
+    Label,
+    MissingOption,
+    Root,
+    _job_of,
+    _open_project,
+    _read_options,
+    say_notes,
+)
+from rallytrace.errors import InputError
 from rallytrace.models import get_spec
 
 ELSEWHERE = ("--workers", "--on", "--out")  # options that do not shape the result
@@ -20,11 +32,13 @@ ELSEWHERE = ("--workers", "--on", "--out")  # options that do not shape the resu
 
 @app.command("prepare")
 def prepare_command(
-    source: Annotated[str, typer.Argument(help="Labelled clips, a label project, labels, or a Ground Truth manifest.")],
+    source: Annotated[str, typer.Argument(help="Labelled clips, a label project, labels, or a Ground Truth job.")],
     out: Annotated[str, typer.Option("--out", help="Folder or URL of the feature set.")],
     videos: Annotated[Optional[str], typer.Option("--videos", help="Folder of the labels' videos or pictures.")] = None,  # noqa: UP045
     form: From = None,
     label: Label = None,
+    missing: MissingOption = None,
+    first_frame: First = None,
     root: Root = None,
     job: JobName = None,
     database: Database = None,
@@ -50,9 +64,15 @@ def prepare_command(
     spec = get_spec(model, **{name: value for name, value in asked.items() if value is not None})
     options = features.PrepareOptions(spec, quality, materialise)
     if database or (not storage.is_url(source) and (Path(source) / "book.sqlite").is_file()):
+        if form or label or missing or first_frame is not None or root:
+            raise InputError(
+                f"{source} is a label project: --from, --label, --missing and their like are for label files"
+            )
         clips = _of_project(Path(source), job, database)
     else:
-        clips = features.recordings(source, videos=videos, form=form, options=ReadOptions(label, root=root))
+        read_options = _read_options(label, missing, None, None, first_frame, root)
+        clips = features.recordings(source, videos=videos, form=form, options=read_options)
+        say_notes(note for each in clips for note in each.notes)
     if shares := {name: share for name, share in (("val", val), ("test", test)) if share}:
         clips = features.share_out(clips, shares, seed)
     executor = features.one_process if workers == 1 else features.processes(workers)

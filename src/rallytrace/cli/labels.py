@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from fractions import Fraction
@@ -15,8 +15,9 @@ import typer
 from rallytrace import storage
 from rallytrace.cli.common import Json, Overwrite, app, parse_wh, print_json, warn
 from rallytrace.errors import InputError
+from rallytrace.features import read_label_sets
 from rallytrace.labels import quality
-from rallytrace.labels.formats import FORMATS, LabelFormat, get_format, losses, read_sets, write_sets
+from rallytrace.labels.formats import FORMATS, LabelFormat, get_format, losses, write_sets
 from rallytrace.labels.sets import LabelSet, ReadOptions, WriteOptions
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class Missing(StrEnum):
     unlabelled = "unlabelled"
 
 
-File = Annotated[str, typer.Argument(help="A label file, a folder or zip of them; also a URL.")]
+File = Annotated[str, typer.Argument(help="A label file, a folder or zip of them, a Ground Truth job; also a URL.")]
 From = Annotated[Optional[str], typer.Option("--from", help=f"Its format: {', '.join(FORMATS)}.")]  # noqa: UP045
 To = Annotated[str, typer.Option("--to", help=f"The format to write: {', '.join(FORMATS)}.")]
 Out = Annotated[str, typer.Option("--out", help="Folder or URL for the result.")]
@@ -99,14 +100,19 @@ def _read(file: str, source: str | None, options: ReadOptions, video_file: str |
         info = probe(video)
         wh, fps = options.wh or info.wh, options.fps or info.fps
         options = dataclasses.replace(options, wh=wh, fps=fps, n_frames=info.n_frames)
-    sets = read_sets(storage.fetch(file), source, options)
+    sets = read_label_sets(file, source, options)
     if video is not None:
         if len(sets) != 1:
             raise InputError(f"{file} has {len(sets)} clips, expected one where --video is given: use --size")
         sets = [dataclasses.replace(sets[0], name=video.stem, video=video.name)]
-    for note in dict.fromkeys(note for each in sets for note in each.notes):
-        warn(note, "note")
+    say_notes(note for each in sets for note in each.notes)
     return sets
+
+
+def say_notes(found: Iterable[str]) -> None:
+    """What the reader of labels has to say to the user, on standard error, once each."""
+    for note in dict.fromkeys(found):
+        warn(storage.as_typed(note), "note")
 
 
 @labels_app.command("convert")
@@ -272,7 +278,7 @@ def import_command(
         wanted = _only([book.video(each) for each in sorted(video_ids)], video, "video", "--video")
         size = f"{wanted.w}x{wanted.h}" if wanted.w and wanted.h else None
         options = _read_options(label, missing, size, wanted.rate, first_frame, root)
-        sets = read_sets(storage.fetch(file), source, options)
+        sets = read_label_sets(file, source, options)
         if len(sets) == 1:  # then it is of this video, whatever it is called
             sets = _read(file, source, dataclasses.replace(options, n_frames=wanted.n_frames))
         else:

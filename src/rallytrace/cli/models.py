@@ -109,7 +109,7 @@ def _promote(where: str, which: str, stage: str, data: list[str] | None, min_f1:
         return held_out
 
     def on_score(version: ModelVersion, f1: float) -> None:
-        notes.print(f"{version.name}@{version.version}: F1 {TOLERANCE} {f1:.3f}", highlight=False)
+        notes.print(f"{version.name}@{version.version}: F1 {TOLERANCE} {f1:.3f}", highlight=False, soft_wrap=True)
 
     return promote_if_better(where, which, stage, clips, MIN_F1 if min_f1 is None else min_f1, on_score)
 

@@ -9,11 +9,11 @@ Windows and Gaussian targets are rendered from it on the fly; `windows` does so 
 from rallytrace.features.executors import Executor, on_ray, one_process, processes
 from rallytrace.features.manifest import describe_data, is_features, load_data, load_features, read_manifest
 from rallytrace.features.prepare import PrepareOptions, prepare, prepare_unit
-from rallytrace.features.sources import Recording, recordings, share_out
+from rallytrace.features.sources import Recording, read_label_sets, recordings, share_out
 from rallytrace.features.windows import Sample, read_arrays, windows
 
 __all__ = [
     "Executor", "PrepareOptions", "Recording", "Sample", "describe_data", "is_features", "load_data", "load_features",
-    "on_ray", "one_process", "prepare", "prepare_unit", "processes", "read_arrays", "read_manifest", "recordings",
-    "share_out", "windows",
+    "on_ray", "one_process", "prepare", "prepare_unit", "processes", "read_arrays", "read_label_sets", "read_manifest",
+    "recordings", "share_out", "windows",
 ]  # fmt: skip

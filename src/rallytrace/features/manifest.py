@@ -88,7 +88,8 @@ def load_data(folders: Sequence[str | Path]) -> list[Clip]:
     """The labelled clips of all folders, feature sets and URLs of either. Raises what `load_clips` raises too, and
     InputError where two of them have a clip of the same name."""
     each = (load_features(f) if is_features(f) else load_clips(storage.fetch_folder(f)) for f in folders)
-    clips = [clip for clips in each for clip in clips]
+    with storage.naming_urls():
+        clips = [clip for clips in each for clip in clips]
     name, count = Counter(clip.name for clip in clips).most_common(1)[0] if clips else ("", 0)
     if count > 1:
         raise InputError(f"{count} clips of {', '.join(map(str, folders))} are called {name}: rename all but one")

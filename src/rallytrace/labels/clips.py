@@ -36,7 +36,10 @@ def load_clips(folder: Path | str) -> list[Clip]:
         clips = [clip for match in sorted(folder.glob("match*"), key=_natural) for clip in _of_match(folder, match)]
         clips = clips or _beside(folder)
     if not clips:
-        raise LabelError(f"{folder}: no clips found, expected {INDEX}, match<n>/csv or <clip>_ball.csv beside videos")
+        raise LabelError(
+            f"{folder}: no clips found, expected {INDEX}, match<n>/csv or <clip>_ball.csv beside videos, or a finished "
+            "Ground Truth job with manifests/output/output.manifest"
+        )
     return clips
 
 

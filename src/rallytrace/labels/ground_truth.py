@@ -2,7 +2,8 @@
 
 frame-no counts from 0 or from 1 and is a number or a text; it is taken to count from 1 unless some frame has 0. A frame
 whose entry has no ball is absent, a frame without an entry is unlabelled: the format itself cannot tell the two apart.
-s3:// names are looked for in a local copy of the bucket; nothing is fetched.
+s3:// names are looked for in a local copy of the bucket, then fetched where the options say how; a path is read where
+it is below the manifest's own folder (`Source.near`).
 """
 
 from __future__ import annotations
@@ -10,13 +11,13 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
 
 from rallytrace.errors import LabelError
 from rallytrace.labels import sets
-from rallytrace.labels.source import Source, objects, parse_json
+from rallytrace.labels.source import BUCKETS, Source, objects, parse_json
 from rallytrace.types import XY, Visibility
 
 Json = dict[str, Any]
@@ -71,13 +72,35 @@ def read(source: Source, options: sets.ReadOptions) -> list[sets.LabelSet]:
     return [_read_clip(clip, parts, options) for clip, parts in _clips(source, options).items()]
 
 
-def frame_names(source: Source, options: sets.ReadOptions) -> dict[str, dict[int, str]]:
-    """Of each clip the pictures of its frames, as the sequence files name them: prefix and file. Raises LabelError."""
+def pictures(source: Source, options: sets.ReadOptions) -> dict[str, dict[int, str]]:
+    """Of each clip the pictures of its frames as the sequence files name them, paths or URLs. Raises LabelError."""
     clips = _clips(source, options)
     return {
-        clip: {part.place(frame): f"{part.prefix}{frame.get('frame')}" for part in parts for frame in part.frames}
-        for clip, parts in clips.items()
+        clip: dict(each for part in parts for each in _pictures(source, part, options)) for clip, parts in clips.items()
     }
+
+
+def _pictures(source: Source, part: _Part, options: sets.ReadOptions) -> Iterable[tuple[int, str]]:
+    """By frame of the clip. Where one lies is where all of its sequence do."""
+    names = [str(frame.get("frame")) for frame in part.frames]
+    folder = _folder(source, f"{part.prefix}{names[0]}", options).removesuffix(names[0]) if names else ""
+    for frame, name in zip(part.frames, names, strict=True):
+        if ".." in PurePosixPath(name).parts or name.startswith("/"):
+            raise LabelError(f"{part.where}: frame {name[:120]!r}, expected a picture's name without ..")
+        yield part.place(frame), folder + name
+
+
+def _folder(source: Source, uri: str, options: sets.ReadOptions) -> str:
+    """The path of a picture where there is a local one; else its URL."""
+    try:
+        near, _ = source.near(uri, replace(options, fetch=None))
+    except LabelError:
+        if ".." in PurePosixPath(uri).parts or not uri.startswith(BUCKETS):
+            raise
+        return uri
+    if near is source:
+        raise LabelError(f"{source.path}: pictures inside a zip are not read: unpack it")
+    return str(near.path)
 
 
 def _clips(source: Source, options: sets.ReadOptions) -> dict[str, list[_Part]]:
@@ -134,7 +157,7 @@ def _line(source: Source, line: Json, order: int, where: str, options: sets.Read
     uri = str(line.get("source-ref"))
     refs = [key for key in line if key.endswith("-ref") and key != "source-ref"]
     try:
-        near, name = source.near(uri, options.root)
+        near, name = source.near(uri, options)
         value = near.json(name)
         part = _sequence(value if isinstance(value, dict) else {}, near.where(name), PurePosixPath(uri).stem)
     except LabelError as error:
@@ -150,7 +173,7 @@ def _line(source: Source, line: Json, order: int, where: str, options: sets.Read
         return part
     if about and isinstance(about[-1][1].get("class-map"), dict):
         part.classes = {str(key): str(name) for key, name in about[-1][1]["class-map"].items()}
-    near, name = source.near(str(line.get(wanted)), options.root)
+    near, name = source.near(str(line.get(wanted)), options)
     part.where = near.where(name)
     part.entries = _entries(near.json(name), part.where)
     return part

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -112,7 +112,8 @@ class LabelSet:
 class ReadOptions:
     """label: which object is the ball, where a file has several. silence: what a frame means that the file says
     nothing of; None asks the format. first_frame: the number that the file gives its first frame. root: folder that
-    stands for the bucket of s3:// names."""
+    stands for the bucket of s3:// names. folders: further ones whose files a manifest may name, such as that of the
+    videos. fetch: gives the local copy of an s3:// name; None where nothing may be fetched."""
 
     label: str | None = None
     silence: Silence | None = None
@@ -121,6 +122,8 @@ class ReadOptions:
     n_frames: int | None = None
     first_frame: int | None = None
     root: Path | None = None
+    folders: tuple[Path, ...] = ()
+    fetch: Callable[[str], Path] | None = None
 
 
 @dataclass(frozen=True, slots=True)

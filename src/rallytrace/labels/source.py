@@ -9,17 +9,21 @@ from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NoReturn
+from urllib.parse import unquote
 
-from rallytrace.errors import LabelError, MissingDependency
+from rallytrace.errors import LabelError, MissingDependency, RallytraceError
 from rallytrace.trajectory.table import Row, read_rows
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
+    from rallytrace.labels.sets import ReadOptions
+
 MAX_BYTES = 256 << 20  # of one file
 MAX_XML_BYTES = 64 << 20  # the tree in memory is some ten times larger
 MAX_ENTRIES = 200_000
 MAX_RATIO = 300  # label files shrink to a thirtieth; deflate's worst is a thousandth
+BUCKETS = ("s3://", "gs://", "az://", "memory://")
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
 
@@ -155,28 +159,51 @@ class Source:
             raise LabelError(f"{self.where(name)}: not well-formed XML ({error})") from error
         return root
 
-    def near(self, uri: str, root: Path | None) -> tuple[Source, str]:
-        """The local copy of an s3:// name or path: its longest tail that is a file under `root` or, without one, in
-        this folder or zip, beside this file, or above it in a job's manifests folder. Nothing is fetched. Raises
-        LabelError."""
-        parts = PurePosixPath(uri.partition("://")[2] or uri).parts
+    def near(self, uri: str, options: ReadOptions) -> tuple[Source, str]:
+        """What a manifest names by `uri`, an s3:// name or a path: its longest tail that is a file under the root or,
+        without one, in this folder or zip, beside this file, above it in a job's manifests folder, or in one of the
+        options' folders. What is in a bucket and not there is fetched, where the options say how. Raises LabelError."""
+        plain = unquote(uri[7:]) if uri.startswith("file://") else uri.partition("://")[2] or uri
+        parts = PurePosixPath(plain).parts
         if ".." in parts or not parts:
             raise LabelError(f"{self.path}: refers to {uri[:120]!r}, expected a name without ..")
         tails = ["/".join(parts[n:]).lstrip("/") for n in range(len(parts))]
-        if self._zip:
-            for tail in tails:
-                found = [name for name in self.names if name == tail or name.endswith(f"/{tail}")]
-                if len(found) == 1:
-                    return self, found[0]
-        else:
-            here = self.path.resolve().parent if self.is_file else self.path
-            # Only a job's own tree is searched upwards: a manifest must not point at whatever lies on this machine.
-            above = list(here.parents)[:4] if self.is_file and "manifests" in here.parts[-3:] else []
-            for folder in (root,) if root else (here, *above):
-                for tail in tails if folder in (root, here) else tails[:-1]:
-                    if (folder / tail).is_file():
-                        return Source(folder / tail), Path(tail).name
-        raise LabelError(f"{self.path}: no local copy of {uri[:200]}; nothing is fetched: copy the bucket, give --root")
+        found = self._in_zip(tails) if self._zip else self._in_folders(tails, options)
+        if found is not None:
+            return found
+        if not uri.startswith(BUCKETS):
+            where = ", ".join(str(folder) for folder in self._own_folders(options))
+            raise LabelError(f"{self.path}: refers to {uri[:200]}, which is not below {where}: copy it there")
+        if options.fetch is None:
+            raise LabelError(f"{self.path}: no local copy of {uri[:200]}; it is not fetched here: copy it, give --root")
+        try:
+            path = options.fetch(uri)
+        except RallytraceError as error:
+            why = f"no local copy of {uri[:200]}, and it cannot be fetched: {error}"
+            raise LabelError(f"{self.path}: {why} (--root takes a copy of the bucket)") from error
+        return Source(path), path.name
+
+    def _in_zip(self, tails: list[str]) -> tuple[Source, str] | None:
+        for tail in tails:
+            found = [name for name in self.names if name == tail or name.endswith(f"/{tail}")]
+            if len(found) == 1:
+                return self, found[0]
+        return None
+
+    def _in_folders(self, tails: list[str], options: ReadOptions) -> tuple[Source, str] | None:
+        # Only a job's own tree is searched upwards: a manifest must not point at whatever lies on this machine.
+        here = self._own_folders(options)
+        in_job = self.is_file and not options.root and "manifests" in here[0].parts[-3:]
+        for folder in (*here, *(list(here[0].parents)[:4] if in_job else ())):
+            for tail in tails if folder in here else tails[:-1]:
+                if (folder / tail).is_file():
+                    return Source(folder / tail), Path(tail).name
+        return None
+
+    def _own_folders(self, options: ReadOptions) -> tuple[Path, ...]:
+        """Whose files a manifest may name."""
+        own = self.path.resolve().parent if self.path.is_file() else self.path.resolve()
+        return (options.root or own, *options.folders)
 
 
 def _picture_wh(data: bytes) -> tuple[int, int] | None:

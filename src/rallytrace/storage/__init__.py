@@ -6,6 +6,7 @@ Inputs become local files through a bounded cache, outputs are stored when they 
 local paths only. obstore is imported when a URL is really used.
 """
 
+from rallytrace.storage.naming import as_typed, naming_urls
 from rallytrace.storage.stores import Entry, MissingObject, Store, open_store
 from rallytrace.storage.transfer import expand, fetch, fetch_folder, fetched, matches, plain, publishing
 from rallytrace.storage.unfinished import left_for_next_run
@@ -19,6 +20,7 @@ __all__ = [
     "MissingObject",
     "Store",
     "add",
+    "as_typed",
     "expand",
     "fetch",
     "fetch_folder",
@@ -26,6 +28,7 @@ __all__ = [
     "is_url",
     "left_for_next_run",
     "matches",
+    "naming_urls",
     "open_store",
     "plain",
     "publishing",

@@ -23,6 +23,7 @@ from rallytrace.errors import EndpointError, InputError, MissingDependency, Outp
 from rallytrace.files import AtomicFile, make_folder, output_errors
 from rallytrace.storage import multipart
 from rallytrace.storage.cache import default_cache
+from rallytrace.storage.naming import remember
 from rallytrace.storage.urls import WEB, Address, check_key, local_path, parse
 
 PART = 8 << 20  # bytes of a part of a multipart upload: S3 takes 5 MiB and more, and 10,000 of them
@@ -241,7 +242,8 @@ class Remote:
             if known is None:
                 raise MissingObject(f"{self.name(key)} does not exist: check the name")
             unit = self.unit(key, known.etag)
-            return default_cache().file(unit, key.rpartition("/")[2], known.size, lambda to: self._fill(to, known))
+            path = default_cache().file(unit, key.rpartition("/")[2], known.size, lambda to: self._fill(to, known))
+            return remember(path, self.name(key))
 
     def unit(self, key: str, version: str) -> str:
         """What the cache calls a version of an object or folder."""

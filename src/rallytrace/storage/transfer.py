@@ -14,6 +14,7 @@ from pathlib import Path
 from rallytrace.errors import InputError, OutputError
 from rallytrace.names import DRAWN, EXPECTED_VIDEO, PICTURE_SUFFIXES, VIDEO_SUFFIXES, is_video, passed_over, suffix_of
 from rallytrace.storage.cache import default_cache
+from rallytrace.storage.naming import naming_urls, remember
 from rallytrace.storage.stores import Folder, MissingObject, Remote, open_store
 from rallytrace.storage.urls import WEB, glob_match, is_url, local_path, parse
 
@@ -63,7 +64,7 @@ def fetch_folder(url: str | Path) -> Path:
 
     while (found := cache.take(unit)) is None:
         cache.publish(unit, build)
-    return found / name
+    return remember(found / name, store.url)
 
 
 @contextmanager
@@ -71,7 +72,8 @@ def fetched(where: str | Path) -> Iterator[Path]:
     """As fetch(), for the time of a block: for one of many large files."""
     path = fetch(where)
     try:
-        yield path
+        with naming_urls():
+            yield path
     finally:
         if is_url(where):
             default_cache().release(path.parent.name)
