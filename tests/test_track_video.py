@@ -145,7 +145,7 @@ def test_python_and_shell_give_the_same_csv(rally: Clip, tracked: TrackResult, t
     assert told["frames"] == tracked.frames
     assert told["video"] is None
     assert Path(told["csv"]).read_bytes() == tracked.csv.read_bytes()
-    assert [p.name for p in tmp_path.iterdir()] == [tracked.csv.name]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [tracked.csv.name, "rally.track.json"]
 
 
 def test_shell_says_what_it_found_and_where(rally: Clip, tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_folders_globs_and_bad_neighbours(rally: Clip, tmp_path: Path) -> None:
     done = run("track", videos, "--out", tmp_path / "out", "--no-video")
     assert done.returncode == 1
     assert "1 of 2 videos could not be tracked" in done.stderr
-    assert [p.name for p in (tmp_path / "out").iterdir()] == ["a.csv"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.csv", "a.track.json"]
     done = run("track", str(videos / "a*"), "--out", tmp_path / "glob", "--no-video")
     assert done.returncode == 0, done.stderr
 

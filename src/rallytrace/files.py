@@ -13,6 +13,7 @@ from typing import IO, Any
 from rallytrace.errors import OutputError
 
 MOST_KEPT = 64  # bytes of a name in that of its unfinished file
+_unfinished: set[Path] = set()
 
 
 @contextmanager
@@ -26,9 +27,26 @@ def output_errors(path: Path) -> Iterator[None]:
 
 
 def partial_path(path: Path) -> Path:
-    """A free name beside `path` for what is not finished: hidden, and not too long where `path` is not."""
+    """A free name beside `path` for what is not finished: hidden, and not too long where `path` is not. `drop_partial`
+    is owed."""
     kept = os.fsencode(path.name)[:MOST_KEPT].decode(errors="ignore")
-    return path.with_name(f".{kept}.{secrets.token_hex(4)}.partial")
+    partial = path.with_name(f".{kept}.{secrets.token_hex(4)}.partial")
+    _unfinished.add(partial)
+    return partial
+
+
+def drop_partial(partial: Path) -> None:
+    """Remove it, where it is still there."""
+    with suppress(OSError):
+        partial.unlink(missing_ok=True)
+    _unfinished.discard(partial)
+
+
+def drop_all_partials() -> None:
+    """At the end of a program that was interrupted: a signal may come between the making of a file and the block that
+    would remove it."""
+    for partial in list(_unfinished):
+        drop_partial(partial)
 
 
 class AtomicFile:
@@ -63,7 +81,7 @@ class AtomicFile:
                     if self._durable:
                         _sync_folder(self.path.parent)
         finally:
-            self.partial.unlink(missing_ok=True)
+            drop_partial(self.partial)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -23,6 +23,7 @@ VIDEO_SUFFIXES = (
 EXPECTED_VIDEO = f"{', '.join(VIDEO_SUFFIXES[:8])} or another container that FFmpeg reads"
 PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"}
 DRAWN = ".tracked.mp4"  # what `track` writes
+RECORD = ".track.json"  # what it was made from
 STORES = ("s3", "gs", "az", "memory")  # whose keys are names as they are, without quoting and queries
 LONGEST = 255  # bytes of a file's name on most disks
 SHOWN = 3  # names in a message

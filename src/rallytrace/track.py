@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import queue
 import threading
 import time
 import unicodedata
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -17,8 +19,8 @@ from typing import Self, TypeVar
 from rallytrace import video
 from rallytrace.annotate import Style, Trail, draw
 from rallytrace.errors import InputError, OutputError, VideoError
-from rallytrace.files import make_folder
-from rallytrace.names import DRAWN, LONGEST, checked_stem, fits, stem_of
+from rallytrace.files import make_folder, write_text
+from rallytrace.names import DRAWN, LONGEST, RECORD, checked_stem, fits, stem_of
 from rallytrace.runtime import Network, load_network
 from rallytrace.tracker import OpenTracker, PointStream, Tracker
 from rallytrace.trajectory import CsvWriter, Linker
@@ -69,6 +71,7 @@ def track_video(
     stop: threading.Event | None = None,
     open_tracker: OpenTracker | None = None,
     name: str | None = None,
+    record: Mapping[str, object] | None = None,
 ) -> TrackResult:
     """Track one video: `out`/<stem>.csv and, with `draw_video`, `out`/<stem>.tracked.mp4, complete or not at all.
 
@@ -77,8 +80,8 @@ def track_video(
     one picture for each field. on_point: told each finished point. stop: set it to end a live source, keeping the
     results; a file is abandoned with KeyboardInterrupt. open_tracker: where the points come from instead of
     `network`, such as a server; threshold and overlap are then its own. name: the stem of the results' names, that of
-    `source` when None. Raises InputError for a wrong option, VideoError for a bad source, OutputError where a result
-    exists or cannot be written.
+    `source` when None. record: kept as `out`/<stem>.track.json. Raises InputError for a wrong option, VideoError for a
+    bad source, OutputError where a result exists or cannot be written.
     """
     began = time.monotonic()
     csv, drawn = output_paths(source, out, name)
@@ -107,7 +110,8 @@ def track_video(
                 on_progress(Progress(str(source), done, _length(info), time.monotonic() - began))
 
         points = stack.enter_context(closing(_points(reader, tracker, Linker(info.wh, fill=fill), info, stop)))
-        counts = write_track(source, info, points, csv, drawn if draw_video else None, style=style, on_point=tell)
+        to = drawn if draw_video else None
+        counts = write_track(source, info, points, csv, to, style=style, on_point=tell, record=record)
         problems = (*_about(info, draw_video), *reader.problems)
     return TrackResult(
         source=str(source),
@@ -140,16 +144,18 @@ def write_track(
     *,
     style: Style | None = None,
     on_point: Callable[[BallPoint], None] | None = None,
+    record: Mapping[str, object] | None = None,
 ) -> dict[PointSource, int]:
     """Finished points, with their pictures where the source is live -> `csv` and, where it is not None, `drawn`.
 
-    Both appear complete, the CSV last, or not at all. Returns how many points of each kind there are. Raises
-    OutputError; VideoError where there is no point.
+    Both appear complete, the CSV last, or not at all; so does `record`, which says what they were
+    made from. Returns how many points of each kind there are. Raises OutputError; VideoError where there is no point.
     """
     counts = {PointSource.MODEL: 0, PointSource.FILLED: 0, PointSource.NONE: 0}
     make_folder(csv.parent)
     with ExitStack() as stack:
         rows = stack.enter_context(CsvWriter(csv))
+        stack.push(partial(_keep_record, csv, record))
         sink = stack.enter_context(_VideoSink(drawn, info, style or Style(), source)) if drawn else None
         for picture, point in points:
             counts[point.source] += 1
@@ -162,6 +168,16 @@ def write_track(
             raise VideoError(f"{source} holds no picture that can be decoded: check that it plays")
         rows.flush()  # a full disk must show before the video gets its name
     return counts
+
+
+def _keep_record(csv: Path, record: Mapping[str, object] | None, kind: type[BaseException] | None, *_: object) -> None:
+    """Before the CSV gets its name, and never beside an older one."""
+    path = csv.with_name(f"{csv.name.removesuffix('.csv')}{RECORD}")
+    if kind is None and (record is not None or path.exists()):
+        csv.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+        if record is not None:
+            write_text(path, json.dumps(record, indent=2) + "\n")
 
 
 def _here(network: Network, threshold: float | None, overlap: int) -> OpenTracker:

@@ -233,7 +233,7 @@ def test_batch_tracking_with_the_network_of_a_training_job(rallies: Path, tmp_pa
         words = ["track", VIDEOS, "--out", OUT, "--model", "/opt/ml/processing/input/model", "--no-video"]
         code, out, err = host.run("process", *words)
         assert code == 0, err
-        assert made(host) == ({"a.csv", "b.csv"} if name == "algo-1" else set())
+        assert made(host) == ({"a.csv", "a.track.json", "b.csv", "b.track.json"} if name == "algo-1" else set())
     assert out.startswith("nothing to do")
 
 
@@ -249,7 +249,7 @@ def test_a_broken_video_costs_only_itself(rallies: Path, tmp_path: Path) -> None
     code, _, err = host.run("process", "track", VIDEOS, "--out", OUT, "--model", "window3")
     assert code == 1
     assert "1 of 2 videos could not be tracked" in (host.base / "output" / "message").read_text()
-    assert made(host) == {"a.csv", "a.tracked.mp4"}
+    assert made(host) == {"a.csv", "a.track.json", "a.tracked.mp4"}
     assert "b.mp4" in err
 
 

@@ -11,6 +11,7 @@ from rallytrace import __version__
 from rallytrace.cli import aws, features, label, labels, learn, models, pipeline, serve, store, video
 from rallytrace.cli.common import app, complain, end_cleanly, ended_by, on_request_to_end, print_any_name
 from rallytrace.errors import MissingDependency, RallytraceError
+from rallytrace.files import drop_all_partials
 from rallytrace.storage import left_for_next_run
 
 __all__ = [
@@ -68,6 +69,7 @@ def main() -> NoReturn:
         app()
     except SystemExit as done:
         if done.code == 130:  # what Typer makes of Ctrl-C
+            drop_all_partials()
             print(_interrupted(), file=sys.stderr)
             done.code = 128 + ended_by[0] if ended_by else 130
         raise

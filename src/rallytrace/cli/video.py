@@ -149,6 +149,7 @@ def track_command(
     with ExitStack() as stack:
         if endpoint is not None:
             client = stack.enter_context(_client(endpoint, api_key, fingerprint, insecure))
+            job = dataclasses.replace(job, network=_served(client, model))
             hooks["open_tracker"] = client.open_tracker(
                 model=model, threshold=threshold, overlap=overlap, codec=codec.value
             )
@@ -222,6 +223,14 @@ def _client(url: str, api_key: str | None, fingerprint: str | None, insecure: bo
         insecure=insecure,
         on_notice=warn,
     )
+
+
+def _served(client: Any, model: str | None) -> str:
+    """The digest of the network that a server has under that name, or as its default."""
+    for each in client.models():
+        if each["name"] == model or (model is None and each["default"]):
+            return str(each["version"])
+    return ""  # whoever opens it says that there is none
 
 
 def _print_point(point: BallPoint) -> None:

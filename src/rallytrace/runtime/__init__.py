@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -47,17 +48,11 @@ def load_network(model: str | Path | None = None, *, device: Device = "auto", th
     """
     if device not in ("auto", "cpu", "cuda", "openvino"):
         raise InputError(f"unknown device {device!r}: expected auto, cpu, cuda or openvino")
-    name = DEFAULT_MODEL if model is None else model
-    path = bundled().get(str(name)) or fetch(name)
+    path = _find(model)
     if path.is_dir():
         from rallytrace.runtime.pytorch import TorchNetwork
 
         return TorchNetwork.load(path, device=device)
-    if not path.is_file():
-        raise ModelError(
-            f"no network {str(name)!r}: expected one of {', '.join(bundled()) or '(none bundled)'}, "
-            "the path of an .onnx file, or a checkpoint folder"
-        )
     if device == "openvino":
         from rallytrace.runtime.openvino import OpenvinoNetwork
 
@@ -65,3 +60,23 @@ def load_network(model: str | Path | None = None, *, device: Device = "auto", th
     from rallytrace.runtime.onnx import OnnxNetwork
 
     return OnnxNetwork(path, device=device, threads=threads)
+
+
+def network_digest(model: str | Path | None = None) -> str:
+    """The SHA-256, in hex, of what `load_network` reads. Raises ModelError for an unknown network."""
+    path = _find(model)
+    digest = hashlib.sha256()
+    for file in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def _find(model: str | Path | None) -> Path:
+    name = DEFAULT_MODEL if model is None else model
+    path = bundled().get(str(name)) or fetch(name)
+    if not path.exists():
+        raise ModelError(
+            f"no network {str(name)!r}: expected one of {', '.join(bundled()) or '(none bundled)'}, "
+            "the path of an .onnx file, or a checkpoint folder"
+        )
+    return path

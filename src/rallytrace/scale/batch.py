@@ -13,16 +13,17 @@ import json
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from rallytrace import __version__, storage, video
 from rallytrace.annotate import Style
-from rallytrace.errors import RallytraceError
-from rallytrace.names import stem_of
-from rallytrace.runtime import DEFAULT_MODEL, Device, Network, bundled, load_network
-from rallytrace.scale import segments
+from rallytrace.errors import OutputError, RallytraceError
+from rallytrace.names import RECORD, stem_of
+from rallytrace.runtime import DEFAULT_MODEL, Device, Network, load_network, network_digest
+from rallytrace.scale import provenance, segments
 from rallytrace.scale.inputs import as_typed, local
 from rallytrace.track import FILL, Progress, output_paths, track_video, write_track
 from rallytrace.tracker import OpenTracker
@@ -31,6 +32,8 @@ from rallytrace.types import BallPoint, PointSource
 
 SEGMENT_FRAMES = 18_000  # ten minutes at 30 frames/s: the overlaps then cost 2 %
 PARTS = ".parts"
+DIGITS = 12  # of a network's digest, as the endpoint tells them
+LOOKS = 8  # at results, at the same time
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,8 @@ class TrackJob:
     """What is done to each video of a batch: the same value on every machine.
 
     out: a folder that all machines see, or a URL. model: a bundled network, a file or folder that all machines see, or
-    a URL. name: the stem of the results' names, for one video. segment_frames: on a cluster, longer videos are tracked
+    a URL. name: the stem of the results' names, for one video. network: the digest of the network; of `model` where it
+    is None. segment_frames: on a cluster, longer videos are tracked
     in segments of that many frames; 0 never splits, -1 does where there are too few videos to keep all busy. The rest
     as `track_video` has it.
     """
@@ -55,6 +59,7 @@ class TrackJob:
     style: Style = field(default_factory=Style)
     overwrite: bool = False
     name: str | None = None
+    network: str | None = None
     segment_frames: int = -1
 
     def load(self) -> Network:
@@ -64,6 +69,28 @@ class TrackJob:
     def names(self, source: str) -> tuple[str, ...]:
         """Of the results in `out`: the CSV's, then the annotated video's where one is asked for."""
         return tuple(path.name for path in output_paths(source, "", self.name)[: 1 + self.draw_video])
+
+    def identified(self) -> TrackJob:
+        """With the digest of its network. Raises what finding the network raises."""
+        return replace(self, network=network_digest(self.model)) if self.network is None else self
+
+    def record_name(self, source: str) -> str:
+        """Of what is kept beside the CSV: what the results were made from."""
+        return f"{self.names(source)[0].removesuffix('.csv')}{RECORD}"
+
+    def asked(self) -> dict[str, Any]:
+        """What is asked of each video, as `provenance.difference` compares it. The network is known by few digits:
+        those that a server tells."""
+        options: dict[str, Any] = {"threshold": self.threshold, "overlap": self.overlap, "fill": self.fill}
+        options["fields"] = self.fields
+        if self.draw_video:
+            options["style"] = json.loads(json.dumps(asdict(self.style)))  # as it is read again
+        return {"network": (self.network or "")[:DIGITS], "options": options}
+
+    def record(self, source: str, path: Path | str) -> dict[str, Any]:
+        """What is kept beside the results of that video, which is at `path` now."""
+        made_by = {"model": self.model or DEFAULT_MODEL, "code": f"rallytrace {__version__}"}
+        return {"source": provenance.describe(source, path), **made_by, **self.asked()}
 
     def place(self, name: str) -> str:
         """Path or URL of that result."""
@@ -76,9 +103,16 @@ class TrackJob:
         return {path.name for path in Path(self.out).iterdir()} if Path(self.out).is_dir() else set()
 
     def has(self, source: str) -> bool:
-        """Whether all results of that video are in `out`."""
+        """Whether all results of that video are in `out`, and are those that this job would make."""
         store = storage.open_store(self.out)
-        return all(store.head(name) for name in self.names(source))
+        return all(store.head(name) for name in self.names(source)) and not self.difference(source)
+
+    def difference(self, source: str) -> str:
+        """In which way the results in `out` are not those of that video and this job; empty where they are."""
+        store = storage.open_store(self.out)
+        name = self.record_name(source)
+        known = provenance.read_record(store.get(name)) if store.head(name) else None
+        return provenance.difference(self.asked(), known, source)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +156,9 @@ def track_many(
     done: list[Tracked] = []
     job = replace(job, out=storage.plain(job.out))
     todo = [storage.plain(source) for source in sources]
+    job = job if open_tracker else job.identified()
     if resume and not job.overwrite:
-        present = job.present()
-        skipped = [source for source in todo if set(job.names(source)) <= present]
-        todo = [source for source in todo if source not in set(skipped)]
-        done = [replace(tracked(job, source), skipped=True) for source in skipped]
+        todo, done = _left(todo, job)
         for result in done:
             tell(result)
     if not todo:
@@ -152,6 +184,26 @@ def track_many(
     return done
 
 
+def _left(sources: list[str], job: TrackJob) -> tuple[list[str], list[Tracked]]:
+    """What is still to do, and what became of the rest: made already, or its results' place is taken by others."""
+    present = job.present()
+    with ThreadPoolExecutor(LOOKS) as pool:
+        told = pool.map(lambda each: job.difference(each) if job.names(each)[0] in present else None, sources)
+        found = dict(zip(sources, told, strict=True))
+    todo: list[str] = []
+    done: list[Tracked] = []
+    for source, reason in found.items():
+        csv = job.place(job.names(source)[0])
+        if reason:
+            error = OutputError(f"{csv} exists already {reason}: use --overwrite, or another --out folder")
+            done.append(failed(job, source, error))
+        elif reason == "" and present.issuperset(job.names(source)):
+            done.append(replace(tracked(job, source), skipped=True))
+        else:
+            todo.append(source)
+    return todo, done
+
+
 def track_one(
     job: TrackJob, source: str, network: Network | None, *, overwrite: bool, live: bool = False, **hooks: Any
 ) -> Tracked:
@@ -171,18 +223,28 @@ def track_one(
             style=job.style,
             overwrite=overwrite,
             name=job.name or stem_of(source),
+            record=job.record(source, path),
             **hooks,
         )
+        _withdraw(job, source)
     told = {name: getattr(result, name) for name in ("frames", "found", "filled", "elapsed_s")}
     problems = tuple(as_typed(line, path, source) for line in result.problems)
     return replace(tracked(job, source), **told, problems=problems)
+
+
+def _withdraw(job: TrackJob, source: str) -> None:
+    """In a store the new files come one by one: an older CSV must not stand beside a new record."""
+    if storage.is_url(job.out):
+        storage.open_store(job.out).delete(job.names(source)[0])
 
 
 class Worker:
     """Does units of a job, each given and answered as a row of text; made once per process, it holds the network."""
 
     def __init__(self, job: TrackJob) -> None:
-        self._job, self._network, self._store = job, job.load(), storage.open_store(job.out)
+        self._job = job.identified()
+        self._network = job.load()
+        self._store = storage.open_store(job.out)
 
     def __call__(self, row: dict[str, Any]) -> list[dict[str, str]]:
         """A finished video, or nothing where other segments of it are still to come."""
@@ -216,7 +278,9 @@ class Worker:
             info = video.probe(path)
             linked = ((None, point) for point in link(points, info.wh, fill=self._job.fill))
             to = folder / drawn[0] if drawn else None
-            counts = write_track(path, info, linked, folder / csv, to, style=self._job.style)
+            record = self._job.record(source, path)
+            counts = write_track(path, info, linked, folder / csv, to, style=self._job.style, record=record)
+            _withdraw(self._job, source)
         found, filled = counts[PointSource.MODEL], counts[PointSource.FILLED]
         told: dict[str, Any] = {"frames": sum(counts.values()), "found": found, "filled": filled}
         return replace(tracked(self._job, source), **told, elapsed_s=time.monotonic() - began)
@@ -225,6 +289,7 @@ class Worker:
 def units(job: TrackJob, key: str, row: dict[str, Any]) -> list[dict[str, Any]]:
     """The units of one video, as rows for a `Worker`: itself, or its segments. key: see `job_key`."""
     source = str(row["source"])
+    job = job.identified()
     if source.startswith("http") or job.fields:  # FFmpeg reads it as it comes; a table of pictures has no fields
         return [row]
     try:
@@ -248,11 +313,7 @@ def units(job: TrackJob, key: str, row: dict[str, Any]) -> list[dict[str, Any]]:
 
 def job_key(job: TrackJob) -> str:
     """Changes with everything that the points of a segment depend on, but the video."""
-    path = bundled().get(job.model or DEFAULT_MODEL) or storage.fetch(job.model or DEFAULT_MODEL)
-    digest = hashlib.sha256()
-    for file in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
-        digest.update(file.read_bytes())
-    facts = [__version__, digest.hexdigest(), job.device, job.threshold, job.overlap, job.segment_frames]
+    facts = [__version__, job.identified().network, job.device, job.threshold, job.overlap, job.segment_frames]
     return json.dumps(facts)
 
 

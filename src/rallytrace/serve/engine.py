@@ -7,7 +7,6 @@ none starves. The batcher runs jobs of the same network and shape together.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import threading
@@ -22,7 +21,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from rallytrace.errors import ModelError, RallytraceError
 from rallytrace.geometry import FrameTransform
 from rallytrace.models import ModelSpec
-from rallytrace.runtime import Device, Floats, Network, bundled, load_network
+from rallytrace.runtime import Device, Floats, Network, bundled, load_network, network_digest
 from rallytrace.storage import fetch
 from rallytrace.types import Image
 
@@ -376,7 +375,7 @@ class Engine:
             path = self._paths[name]
             self._stamps[name] = _stamp(path)
             network = load_network(path, device=self._device, threads=self._threads)
-            version = _version(path)
+            version = network_digest(path)[:12]
             _warm_up(network)
             self._models[name] = Model(name, version, path, network)
             self.problems.pop(name, None)
@@ -407,13 +406,6 @@ def _stamp(path: Path) -> tuple[int, int]:
     except OSError:
         return 0, 0
     return status.st_mtime_ns, status.st_size
-
-
-def _version(path: Path) -> str:
-    digest = hashlib.sha256()
-    for file in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
-        digest.update(file.read_bytes())
-    return digest.hexdigest()[:12]
 
 
 def _warm_up(network: Network) -> None:

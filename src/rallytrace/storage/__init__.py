@@ -8,7 +8,7 @@ local paths only. obstore is imported when a URL is really used.
 
 from rallytrace.storage.naming import as_typed, naming_urls
 from rallytrace.storage.stores import Entry, MissingObject, Store, open_store
-from rallytrace.storage.transfer import expand, fetch, fetch_folder, fetched, matches, plain, publishing
+from rallytrace.storage.transfer import expand, fetch, fetch_folder, fetched, head, matches, plain, publishing
 from rallytrace.storage.unfinished import left_for_next_run
 from rallytrace.storage.upload import AddReport, add
 from rallytrace.storage.urls import SCHEMES, is_url
@@ -25,6 +25,7 @@ __all__ = [
     "fetch",
     "fetch_folder",
     "fetched",
+    "head",
     "is_url",
     "left_for_next_run",
     "matches",

@@ -15,7 +15,7 @@ from rallytrace.errors import InputError, OutputError
 from rallytrace.names import DRAWN, EXPECTED_VIDEO, PICTURE_SUFFIXES, VIDEO_SUFFIXES, is_video, passed_over, suffix_of
 from rallytrace.storage.cache import default_cache
 from rallytrace.storage.naming import naming_urls, remember
-from rallytrace.storage.stores import Folder, MissingObject, Remote, open_store
+from rallytrace.storage.stores import Entry, Folder, MissingObject, Remote, open_store
 from rallytrace.storage.urls import WEB, glob_match, is_url, local_path, parse
 
 TRANSFERS = 8  # at the same time
@@ -37,6 +37,13 @@ def fetch(where: str | Path) -> Path:
         if address.scheme in WEB:
             raise
     return fetch_folder(where)
+
+
+def head(url: str) -> Entry | None:
+    """Size and version of one object; None where it is missing. Raises InputError, EndpointError."""
+    address = parse(url)
+    folder, _, name = address.key.rpartition("/")
+    return Remote(replace(address, key=folder)).head(name)
 
 
 def fetch_folder(url: str | Path) -> Path:

@@ -20,7 +20,7 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from rallytrace.errors import OutputError, VideoError
-from rallytrace.files import partial_path
+from rallytrace.files import drop_partial, partial_path
 from rallytrace.types import Yuv
 from rallytrace.video.container import open_container
 from rallytrace.video.frames import FULL, LIMITED, MATRICES, convert, frame_of_yuv, matrix_of
@@ -146,8 +146,7 @@ class VideoWriter:
         if self._container:
             with suppress(FFmpegError):
                 self._container.close()
-        with suppress(OSError):
-            self._temporary.unlink(missing_ok=True)
+        drop_partial(self._temporary)
 
     @contextmanager
     def _output_errors(self) -> Iterator[None]:
