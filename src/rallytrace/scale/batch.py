@@ -24,7 +24,7 @@ from rallytrace.errors import OutputError, RallytraceError
 from rallytrace.names import RECORD, stem_of
 from rallytrace.runtime import DEFAULT_MODEL, Device, Network, load_network, network_digest
 from rallytrace.scale import provenance, segments
-from rallytrace.scale.inputs import as_typed, local
+from rallytrace.scale.inputs import local
 from rallytrace.track import FILL, Progress, output_paths, track_video, write_track
 from rallytrace.tracker import OpenTracker
 from rallytrace.trajectory import link
@@ -228,7 +228,7 @@ def track_one(
         )
         _withdraw(job, source)
     told = {name: getattr(result, name) for name in ("frames", "found", "filled", "elapsed_s")}
-    problems = tuple(as_typed(line, path, source) for line in result.problems)
+    problems = tuple(storage.as_typed(line) for line in result.problems)
     return replace(tracked(job, source), **told, problems=problems)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from rallytrace import storage, video
-from rallytrace.errors import InputError, RallytraceError, VideoError
+from rallytrace.errors import InputError, VideoError
 from rallytrace.files import output_errors
 
 WEB = ("http://", "https://")
@@ -33,19 +33,12 @@ def local(source: str, *, live: bool = False, stop: threading.Event | None = Non
     else:
         yield source
         return
-    with opened as path:
-        try:
-            yield path
-        except RallytraceError as error:
-            if str(path) not in str(error):
-                raise
-            raise type(error)(as_typed(str(error), path, source)) from error
+    with storage.naming_urls(), opened as path:
+        yield storage.remember(path, _typed(source))
 
 
-def as_typed(line: str, path: Path | str, source: str) -> str:
-    """`line` with the user's word for what is at `path` now."""
-    name = "standard input" if source == video.PIPE else source
-    return line.replace(str(path), name)
+def _typed(source: str) -> str:
+    return "standard input" if source == video.PIPE else source
 
 
 def _check_scheme(source: str) -> None:
@@ -68,7 +61,7 @@ def _from_pipe(source: str, stop: threading.Event | None) -> Iterator[Path]:
                 for piece in _pieces(number, stop):
                     file.write(piece)
             if not path.stat().st_size:
-                raise VideoError(f"{as_typed(source, source, source)} came to its end without a byte, expected a video")
+                raise VideoError(f"{_typed(source)} came to its end without a byte, expected a video")
             yield path
     finally:
         if number:

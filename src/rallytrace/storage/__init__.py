@@ -6,7 +6,7 @@ Inputs become local files through a bounded cache, outputs are stored when they 
 local paths only. obstore is imported when a URL is really used.
 """
 
-from rallytrace.storage.naming import as_typed, naming_urls
+from rallytrace.storage.naming import as_typed, naming_urls, remember
 from rallytrace.storage.stores import Entry, MissingObject, Store, open_store
 from rallytrace.storage.transfer import expand, fetch, fetch_folder, fetched, head, matches, plain, publishing
 from rallytrace.storage.unfinished import left_for_next_run
@@ -33,4 +33,5 @@ __all__ = [
     "open_store",
     "plain",
     "publishing",
+    "remember",
 ]
