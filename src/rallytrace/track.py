@@ -8,7 +8,7 @@ import threading
 import time
 import unicodedata
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -42,7 +42,8 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class TrackResult:
-    """What `track_video` made. `problems` says, a line each, what was wrong with the video but survivable."""
+    """What `track_video` made. `problems` says, a line each, what was wrong with the video but survivable, `notes` what
+    was chosen where there was a choice."""
 
     source: str
     csv: Path
@@ -52,6 +53,7 @@ class TrackResult:
     filled: int
     elapsed_s: float
     problems: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def track_video(
@@ -72,6 +74,7 @@ def track_video(
     open_tracker: OpenTracker | None = None,
     name: str | None = None,
     record: Mapping[str, object] | None = None,
+    streams: Sequence[str] = (),
 ) -> TrackResult:
     """Track one video: `out`/<stem>.csv and, with `draw_video`, `out`/<stem>.tracked.mp4, complete or not at all.
 
@@ -80,8 +83,9 @@ def track_video(
     one picture for each field. on_point: told each finished point. stop: set it to end a live source, keeping the
     results; a file is abandoned with KeyboardInterrupt. open_tracker: where the points come from instead of
     `network`, such as a server; threshold and overlap are then its own. name: the stem of the results' names, that of
-    `source` when None. record: kept as `out`/<stem>.track.json. Raises InputError for a wrong option, VideoError for a
-    bad source, OutputError where a result exists or cannot be written.
+    `source` when None. record: kept as `out`/<stem>.track.json. streams: which picture and sound of a file with
+    several: see `video.read`. The video begins at 0, the CSV's times are the source's own. Raises InputError for a
+    wrong option, VideoError for a bad source, OutputError where a result exists or cannot be written.
     """
     began = time.monotonic()
     csv, drawn = output_paths(source, out, name)
@@ -94,7 +98,7 @@ def track_video(
         open_tracker = _here(network or load_network(), threshold, overlap)
     done = 0
     with ExitStack() as stack:
-        reader = stack.enter_context(video.read(source, fields=fields))
+        reader = stack.enter_context(video.read(source, fields=fields, streams=streams))
         info = reader.info
         tracker = stack.enter_context(open_tracker(info))
         # A file is read a second time to be drawn on, so that no picture waits in memory for its point to be known.
@@ -111,8 +115,21 @@ def track_video(
 
         points = stack.enter_context(closing(_points(reader, tracker, Linker(info.wh, fill=fill), info, stop)))
         to = drawn if draw_video else None
-        counts = write_track(source, info, points, csv, to, style=style, on_point=tell, record=record)
-        problems = (*_about(info, draw_video), *reader.problems)
+        lost: list[str] = []
+        counts = write_track(
+            source,
+            info,
+            points,
+            csv,
+            to,
+            style=style,
+            on_point=tell,
+            record=record,
+            streams=streams,
+            problems=lost,
+        )
+        problems = (*_about(info, draw_video), *reader.problems, *lost)
+        notes = tuple(reader.notes)
     return TrackResult(
         source=str(source),
         csv=csv,
@@ -122,6 +139,7 @@ def track_video(
         filled=counts[PointSource.FILLED],
         elapsed_s=time.monotonic() - began,
         problems=problems,
+        notes=notes,
     )
 
 
@@ -145,18 +163,21 @@ def write_track(
     style: Style | None = None,
     on_point: Callable[[BallPoint], None] | None = None,
     record: Mapping[str, object] | None = None,
+    streams: Sequence[str] = (),
+    problems: list[str] | None = None,
 ) -> dict[PointSource, int]:
     """Finished points, with their pictures where the source is live -> `csv` and, where it is not None, `drawn`.
 
-    Both appear complete, the CSV last, or not at all; so does `record`, which says what they were
-    made from. Returns how many points of each kind there are. Raises OutputError; VideoError where there is no point.
+    Both appear complete, the CSV last, or not at all; so does `record`, which says what they were made from.
+    problems: gets a line for what `drawn` lacks. Returns how many points of each kind there are. Raises OutputError;
+    VideoError where there is no point.
     """
     counts = {PointSource.MODEL: 0, PointSource.FILLED: 0, PointSource.NONE: 0}
     make_folder(csv.parent)
     with ExitStack() as stack:
         rows = stack.enter_context(CsvWriter(csv))
         stack.push(partial(_keep_record, csv, record))
-        sink = stack.enter_context(_VideoSink(drawn, info, style or Style(), source)) if drawn else None
+        sink = stack.enter_context(_VideoSink(drawn, info, style or Style(), source, streams)) if drawn else None
         for picture, point in points:
             counts[point.source] += 1
             rows.write(point)
@@ -167,6 +188,8 @@ def write_track(
         if not sum(counts.values()):
             raise VideoError(f"{source} holds no picture that can be decoded: check that it plays")
         rows.flush()  # a full disk must show before the video gets its name
+    if sink is not None and problems is not None:
+        problems += sink.problems
     return counts
 
 
@@ -275,17 +298,33 @@ class _VideoSink:
     Pictures of a live source come with their points; those of a file are read again, one per point.
     """
 
-    def __init__(self, path: Path, info: VideoInfo, style: Style, source: str | Path) -> None:
-        audio = source if info.has_audio and not info.is_live else None
-        self._writer = video.VideoWriter(path, info.wh, info.fps, audio_from=audio, pixel_aspect=info.pixel_aspect)
-        self._again = None if info.is_live else source
-        self._fields = info.interlaced == "field"
-        self._style, self._queue = style, queue.Queue[tuple[BallPoint, Yuv | None] | None](8)
+    def __init__(
+        self, path: Path, info: VideoInfo, style: Style, source: str | Path, streams: Sequence[str] = ()
+    ) -> None:
+        self.problems: list[str] = []  # what the video lacks
+        self._path = path
+        self._info = info
+        self._source = source
+        self._streams = streams
+        self._style = style
+        self._queue = queue.Queue[tuple[BallPoint, Yuv | None] | None](8)
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, daemon=True)
+        self._again: video.VideoReader | None = None
 
     def __enter__(self) -> Self:
-        self._writer.__enter__()
+        info = self._info
+        with ExitStack() as stack:
+            if not info.is_live:
+                fields = info.interlaced == "field"
+                again = video.read(self._source, wh=(16, 16), keep_picture=True, fields=fields, streams=self._streams)
+                self._again = stack.enter_context(again)
+            self._writer = video.VideoWriter(
+                self._path, info.wh, info.fps, audio_from=self._again, from_zero=True, pixel_aspect=info.pixel_aspect
+            )
+            stack.enter_context(self._writer)
+            self._opened = stack.pop_all()
+        self.problems = self._writer.problems
         self._thread.start()
         return self
 
@@ -303,24 +342,26 @@ class _VideoSink:
             for _ in items:  # keep emptying the queue: put() must not wait for a thread that has given up
                 pass
 
-    def _read(self) -> video.VideoReader:
-        return video.read(self._again or "", wh=(16, 16), keep_picture=True, fields=self._fields)
-
     def _draw(self, items: Iterable[tuple[BallPoint, Yuv | None]]) -> None:
         trail = Trail(self._style.trail_s)
-        with ExitStack() as stack:
-            again: Iterator[Frame] = iter(())
-            if self._again is not None:
-                again = iter(stack.enter_context(self._read()))
-            for point, fresh in items:
-                picture = fresh or next(again).picture
-                if picture is not None:
-                    self._writer.write(draw(picture, point, trail.push(point), self._style), point.pts_s)
+        for point, fresh in items:
+            picture = fresh or self._read_again()
+            self._writer.write(draw(picture, point, trail.push(point), self._style), point.pts_s)
+
+    def _read_again(self) -> Yuv:
+        frame = next(self._again, None) if self._again else None
+        if frame is None or frame.picture is None:
+            count = self._again.count if self._again else 0
+            raise VideoError(
+                f"{self._source} has only {count} pictures now that it is read again to be drawn on: it was changed, "
+                "or is still being written; try again when it is whole, or use --no-video"
+            )
+        return frame.picture
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._queue.put(None)
         self._thread.join()
         if self._error and error is None:
-            self._writer.__exit__(type(self._error), self._error, self._error.__traceback__)
+            self._opened.__exit__(type(self._error), self._error, self._error.__traceback__)
             raise self._error
-        self._writer.__exit__(kind, error, at)
+        self._opened.__exit__(kind, error, at)

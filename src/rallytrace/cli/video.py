@@ -84,6 +84,14 @@ def track_command(
     overlap: Annotated[int, typer.Option(min=1, help="Windows that see each frame: more is slower and better.")] = 1,
     fill: Annotated[int, typer.Option(min=0, help="Interpolate gaps of up to this many frames.")] = track.FILL,
     fields: Annotated[bool, typer.Option("--fields", help="Of interlaced video, a point for each field.")] = False,
+    stream: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            "--stream",
+            metavar="N",
+            help="Picture or sound to take of a file with several: its number as ffprobe has it, or v:1, a:0.",
+        ),
+    ] = None,
     no_video: Annotated[bool, typer.Option("--no-video", help="Write the CSV only.")] = False,
     style: Annotated[StyleName, typer.Option(help="How the ball is drawn.")] = StyleName.comet,
     trail: Annotated[float, typer.Option(min=0, max=10, help="Seconds of path behind the ball.")] = 0.5,
@@ -138,6 +146,7 @@ def track_command(
         draw_video=not no_video,
         style=Style(kind=style.value, trail_s=trail),
         overwrite=overwrite,
+        streams=tuple(stream or ()),
         name=name,
     )
     found = _without_results(found, job)
@@ -261,6 +270,8 @@ def _stop_on_ctrl_c(is_live: bool) -> threading.Event:
 
 
 def _say_tracked(result: Tracked, as_json: bool) -> None:
+    for line in result.notes:
+        warn(f"{result.source}: {line}", "note")
     for problem in result.problems:
         warn(f"{result.source}: {problem}")
     if as_json:

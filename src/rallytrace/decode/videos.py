@@ -102,15 +102,17 @@ def send_frames(order: dict[str, Any], pipe: Pipe) -> list[str]:
         with video.read(order["path"]) as reader:
             info = reader.info
             n_frames = info.n_frames or (round(info.duration_s * info.fps) if info.duration_s else None)
-            _check(info.wh, n_frames, order)
+            _check(info.wh, info.n_frames, order)
             pipe.send(json.dumps({"wh": info.wh, "fps": str(info.fps), "n_frames": n_frames}).encode())
             transform = FrameTransform.fit_area(info.wh, tuple(order["size_wh"]), order["multiple"])
             reader.give(wh=transform.content_wh, colour=order["colour"])
+            film = video.Film(float(1 / info.fps))  # in which no jump of the clock counts as length
             for frame in reader:
-                if frame.index >= order["frames"] or frame.pts_s - info.start_s > order["seconds"]:
+                at_s = film.picture(frame.pts_s)
+                if frame.index >= order["frames"] or at_s > order["seconds"]:
                     raise VideoError(f"the video is longer than {order['frames']} frames or {order['seconds']:g} s")
                 pipe.send(_TIME.pack(frame.pts_s), frame.image.tobytes())
-            return [problem[:500] for problem in reader.problems[:20]]
+            return [problem[:500] for problem in [*reader.notes, *reader.problems][:20]]
     except VideoError as error:
         raise VideoError(str(error).replace(order["path"], WHAT)) from None
 

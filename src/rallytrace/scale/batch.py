@@ -60,6 +60,7 @@ class TrackJob:
     overwrite: bool = False
     name: str | None = None
     network: str | None = None
+    streams: tuple[str, ...] = ()
     segment_frames: int = -1
 
     def load(self) -> Network:
@@ -128,6 +129,7 @@ class Tracked:
     filled: int = 0
     elapsed_s: float = 0.0
     problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     error: str | None = None
     skipped: bool = False
 
@@ -224,10 +226,11 @@ def track_one(
             overwrite=overwrite,
             name=job.name or stem_of(source),
             record=job.record(source, path),
+            streams=job.streams,
             **hooks,
         )
         _withdraw(job, source)
-    told = {name: getattr(result, name) for name in ("frames", "found", "filled", "elapsed_s")}
+    told = {name: getattr(result, name) for name in ("frames", "found", "filled", "elapsed_s", "notes")}
     problems = tuple(storage.as_typed(line) for line in result.problems)
     return replace(tracked(job, source), **told, problems=problems)
 
@@ -279,10 +282,14 @@ class Worker:
             linked = ((None, point) for point in link(points, info.wh, fill=self._job.fill))
             to = folder / drawn[0] if drawn else None
             record = self._job.record(source, path)
-            counts = write_track(path, info, linked, folder / csv, to, style=self._job.style, record=record)
+            lost: list[str] = []
+            counts = write_track(
+                path, info, linked, folder / csv, to, style=self._job.style, record=record, problems=lost
+            )
             _withdraw(self._job, source)
         found, filled = counts[PointSource.MODEL], counts[PointSource.FILLED]
         told: dict[str, Any] = {"frames": sum(counts.values()), "found": found, "filled": filled}
+        told["problems"] = tuple(lost)
         return replace(tracked(self._job, source), **told, elapsed_s=time.monotonic() - began)
 
 
@@ -290,7 +297,8 @@ def units(job: TrackJob, key: str, row: dict[str, Any]) -> list[dict[str, Any]]:
     """The units of one video, as rows for a `Worker`: itself, or its segments. key: see `job_key`."""
     source = str(row["source"])
     job = job.identified()
-    if source.startswith("http") or job.fields:  # FFmpeg reads it as it comes; a table of pictures has no fields
+    # FFmpeg reads a URL as it comes; a table of pictures has no fields, and the default streams only.
+    if source.startswith("http") or job.fields or job.streams:
         return [row]
     try:
         parts, store = parts_of(source, key), storage.open_store(job.out)

@@ -7,6 +7,7 @@ No PyAV object leaves it: every picture that comes out is an array of its own me
 """
 
 from rallytrace.video.access import FrameTable, IndexedReader, frame_table, read_at, shrink_jpeg
+from rallytrace.video.clock import Film
 from rallytrace.video.container import PIPE, SCHEMES, is_pipe
 from rallytrace.video.frames import decode_jpeg, encode_jpeg, encode_png, rgb_to_yuv, yuv_to_rgb
 from rallytrace.video.read import VideoReader, probe, read, read_clip
@@ -16,6 +17,7 @@ from rallytrace.video.write import VideoWriter
 __all__ = [
     "PIPE",
     "SCHEMES",
+    "Film",
     "FrameTable",
     "IndexedReader",
     "VideoReader",

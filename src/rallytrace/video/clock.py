@@ -35,14 +35,15 @@ class Clock(Generic[T]):
     step_s: 1/fps. room: how many pictures may be held in memory.
 
     mended: how many times are not what the source says. jumps: where the clock went back. leaps: frame and pts_s
-    after each leap.
+    after each leap. packet: the number of the latest picture's packet.
     """
 
     def __init__(self, step_s: float, room: int = MOST_HELD) -> None:
         self.mended = 0
+        self.packet = 0
         self.jumps: list[Jump] = []
         self.leaps: list[tuple[int, float]] = []
-        self._step_s = step_s
+        self.step_s = step_s
         self._room = room
         self._shift_s = 0.0
         self._said_s: float | None = None  # the latest time that was believed, as the source says it
@@ -53,13 +54,14 @@ class Clock(Generic[T]):
         """Each picture with its time, s."""
         held: list[tuple[float, int, T]] = []  # of one time, whose place the next time decides
         for said_s, packet, picture in items:
+            self.packet = packet
             if held and said_s is not None and said_s == held[0][0] and len(held) < self._room:
                 held.append((said_s, packet, picture))
                 continue
             yield from self._settle(held, said_s)
             held = []
             if said_s is None:
-                yield self._give(self._last_s + self._step_s if self._count else 0.0), picture
+                yield self._give(self._last_s + self.step_s if self._count else 0.0), picture
             elif self._waits(said_s):
                 held.append((said_s, packet, picture))
             else:
@@ -76,7 +78,7 @@ class Clock(Generic[T]):
         return self._said_s is not None and said_s - self._said_s > LEAP_S
 
     def _is_back(self, said_s: float) -> bool:
-        return self._said_s is not None and self._said_s - said_s > BACK_STEPS * self._step_s
+        return self._said_s is not None and self._said_s - said_s > BACK_STEPS * self.step_s
 
     def _settle(self, held: list[tuple[float, int, T]], next_s: float | None) -> Iterator[tuple[float, T]]:
         """Times of the held pictures, now that the next time is known; None where there is none."""
@@ -88,7 +90,7 @@ class Clock(Generic[T]):
             rest = held[1:]
             yield self._jump(said_s, packet), picture
         self.mended += len(rest)
-        step_s = self._step_s
+        step_s = self.step_s
         if next_s is not None and next_s + self._shift_s > self._last_s and not self._is_leap(next_s):
             step_s = min(step_s, (next_s + self._shift_s - self._last_s) / (len(rest) + 1))
         for _, _, each in rest:
@@ -105,7 +107,7 @@ class Clock(Generic[T]):
             pts_s = self._believe(said_s)
             self.leaps.append((self._count - 1, pts_s))
             return pts_s
-        pts_s = self._last_s + self._step_s
+        pts_s = self._last_s + self.step_s
         self._shift_s = pts_s - said_s
         self.jumps.append(Jump(packet, self._shift_s, self._count, pts_s))
         return self._believe(said_s)
@@ -114,7 +116,7 @@ class Clock(Generic[T]):
         self._said_s = said_s
         pts_s = said_s + self._shift_s
         if self._count and pts_s <= self._last_s:
-            pts_s = self._last_s + self._step_s / 2  # half steps, so that the true times are met again
+            pts_s = self._last_s + self.step_s / 2  # half steps, so that the true times are met again
         self.mended += pts_s != said_s
         return self._give(pts_s)
 
@@ -134,7 +136,7 @@ class Film:
         self._cuts: list[tuple[float, float]] = []  # middle of a stretch that is left out; what is taken off after it
         self._off_s = 0.0
 
-    def picture(self, pts_s: float, is_heard: Callable[[float, float], bool]) -> float:
+    def picture(self, pts_s: float, is_heard: Callable[[float, float], bool] = lambda start_s, stop_s: False) -> float:
         """When the next picture is shown, s. is_heard: whether sound plays inside a stretch between two times."""
         if self._start_s is None:
             self._start_s = self._last_s = self._off_s = pts_s

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -11,41 +12,46 @@ from typing import Protocol, Self
 
 import av
 
-from rallytrace.errors import VideoError
+from rallytrace.errors import InputError, VideoError
 from rallytrace.names import PICTURE_SUFFIXES
 from rallytrace.types import Clip, Frame, VideoInfo
 from rallytrace.video.container import scheme_of, without_file_scheme
 from rallytrace.video.frames import Colour, Converter, decode_picture, rotation_deg, upright_wh
 from rallytrace.video.shard import SUFFIX, Shard
+from rallytrace.video.sound import Heard
 from rallytrace.video.stream import DEFAULT_FPS, Stored, Stream, TimedFrames
 
 
 class _Source(Protocol):
     problems: list[str]
+    notes: list[str]
 
     @property
     def stored(self) -> Stored: ...
 
     def frames(self) -> TimedFrames: ...
     def info(self, start_s: float, first: av.VideoFrame) -> VideoInfo: ...
+    def heard(self) -> Heard | None: ...
     def close(self) -> None: ...
 
 
 class VideoReader:
     """An iterator of `Frame`: the n-th picture in presentation order has index n. Use it as a context manager.
 
-    pts_s is the stream's own presentation time, its start offset included, and always increases. `problems` has a
-    line for each thing that was wrong but survivable; it is complete once the iteration has ended. Not thread-safe:
-    close it where nobody is iterating.
+    pts_s is the stream's own presentation time, its start offset included, and always increases: see `clock`.
+    `problems` has a line for each thing that was wrong but survivable; it is complete once the iteration has ended.
+    `notes` has a line for each choice that was made. Not thread-safe: close it where nobody is iterating.
     """
 
     info: VideoInfo
     problems: list[str]
+    notes: list[str]
 
     def __init__(self, source: _Source, wh: tuple[int, int] | None, colour: Colour, keep_picture: bool) -> None:
         self._source, self._frames, self._converter = source, source.frames(), Converter()
         self._colour, self._keep_picture, self._index = colour, keep_picture, 0
         self.problems, self._stored = source.problems, source.stored
+        self.notes = source.notes
         try:
             first = next(self._frames)  # its size, format and orientation are the video's
             self.info = source.info(*first)
@@ -75,6 +81,10 @@ class VideoReader:
     def count(self) -> int:
         """How many frames it has given."""
         return self._index
+
+    def heard(self) -> Heard | None:
+        """The sound that belongs to the pictures, for `VideoWriter`."""
+        return self._source.heard()
 
     def __iter__(self) -> Self:
         return self
@@ -122,6 +132,7 @@ def read(
     fps: Fraction | None = None,
     fields: bool = False,
     timeout_s: float = 10.0,
+    streams: Sequence[str] = (),
 ) -> VideoReader:
     """Open a video file, a folder of numbered pictures, a shard of a feature set (.tar), a URL of one of `SCHEMES`, a
     camera (`camera:0`), or a pipe, which is live: "-" for standard input, or the path of a FIFO.
@@ -129,8 +140,10 @@ def read(
     wh: size of the images, of the upright picture; the source's own when None. colour: uint8 (h, w) "grey" or
     (h, w, 3) "rgb", 0..255. keep_picture: give Frame.picture too, the source-size planes. fps: of a folder, 30 when
     None. fields: of an interlaced source, give a picture for each field; else one for each frame, of its first field's
-    moment. timeout_s: how long a URL or camera may stay silent, when it is opened and later.
-    Pixels that are not square stay as they are stored. Raises VideoError.
+    moment. timeout_s: how long a URL or camera may stay silent, when it is opened and later. streams: which picture and
+    which sound of a container: "1" is the second stream of all, "v:1" the second picture, "a:0" the first sound; the
+    default ones, then the largest, where none is named. Pixels that are not square stay as they are stored. Raises
+    VideoError, InputError.
     """
     source: _Source
     path = without_file_scheme(path)
@@ -141,7 +154,9 @@ def read(
     elif fps is not None:
         raise ValueError(f"fps is for folders of pictures, {path} states its own")
     else:
-        source = Stream(str(path), timeout_s, fields=fields)
+        source = Stream(str(path), timeout_s, fields=fields, streams=streams)
+    if streams and not isinstance(source, Stream):
+        raise InputError(f"--stream is for video files, {path} holds pictures only")
     return VideoReader(source, wh, colour, keep_picture)
 
 
@@ -168,6 +183,7 @@ class _Folder:
 
     def __init__(self, folder: Path, fps: Fraction) -> None:
         self.problems: list[str] = []
+        self.notes: list[str] = []
         self._folder, self._fps = folder, fps
         found = (f for f in folder.iterdir() if f.suffix.lower() in PICTURE_SUFFIXES and not f.name.startswith("."))
         self._files = sorted(found, key=lambda file: _natural(file.name))
@@ -200,6 +216,9 @@ class _Folder:
             has_audio=False,
             is_live=False,
         )
+
+    def heard(self) -> Heard | None:
+        return None
 
     def close(self) -> None:
         pass

@@ -108,6 +108,7 @@ class Shard:
 
     def __init__(self, path: Path) -> None:
         self.problems: list[str] = []
+        self.notes: list[str] = []
         self._path = path
         try:
             with open(path, "rb") as file:
@@ -138,6 +139,9 @@ class Shard:
         return VideoInfo(
             str(self._path), about.source_wh, about.fps, n, duration_s, start_s, "mjpeg", pixels, 0, False, False
         )
+
+    def heard(self) -> None:
+        """Shards hold no sound."""
 
     def close(self) -> None:
         pass

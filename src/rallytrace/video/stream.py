@@ -5,22 +5,23 @@ from __future__ import annotations
 import itertools
 import re
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from fractions import Fraction
 from typing import TypeAlias
 
 import av
 from av.container import InputContainer
 from av.error import ExitError, FFmpegError
-from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from rallytrace.errors import VideoError
 from rallytrace.types import VideoInfo
+from rallytrace.video.choice import Choice
 from rallytrace.video.clock import LEAP_S, MOST_HELD, Clock, Item
 from rallytrace.video.container import EXPECTED, LIVE_SCHEMES, open_container, scheme_of
 from rallytrace.video.deinterlace import Deinterlacer, Scan, find_scan, may_hide_fields
 from rallytrace.video.frames import DECODER_OPTIONS, Colour, check_size, colours_of, rotation_deg, upright_wh
+from rallytrace.video.sound import Heard
 
 DEFAULT_FPS = Fraction(30)  # also where a stream gives no hint of its rate
 MAX_GUESSED_FPS = 120
@@ -41,17 +42,32 @@ def ticks_of(thing: av.VideoFrame | av.Packet[VideoStream]) -> int | None:
 
 
 class Stream:
-    """The first picture stream of a container: its decoded frames, with their times, and what went wrong."""
+    """One picture stream of a container: its decoded frames, with their times, and what went wrong. streams: see
+    `Choice`."""
 
     stored: Stored = None
 
-    def __init__(self, path: str, timeout_s: float, *, scan: Scan | None = None, fields: bool = False) -> None:
+    def __init__(
+        self,
+        path: str,
+        timeout_s: float,
+        *,
+        scan: Scan | None = None,
+        fields: bool = False,
+        streams: Sequence[str] = (),
+    ) -> None:
         """scan: how the pictures are interlaced, found out where it is None. fields: give one for each field."""
         self.problems: list[str] = []
-        self._path, self._timeout_s = path, timeout_s
+        self.notes: list[str] = []
+        self._path = path
+        self._timeout_s = timeout_s
+        self._streams = streams
         self._container = open_container(path, timeout_s)
         try:
-            self._stream = self._find_stream()
+            choice = Choice(self._container, path, streams)
+            self._stream = choice.require_picture()
+            self._has_sound = choice.sound is not None
+            self.notes += [choice.note] if choice.note else []
             self._read_header()
         except BaseException:
             self.close()
@@ -59,21 +75,13 @@ class Stream:
         self.scan = scan
         self.is_interlaced = False  # as far as it is read
         self._fields = fields
+        self.clock = Clock[av.VideoFrame](float(1 / self._fps), self._room())
         self.n_packets = 0  # given to the decoder so far
         self._fed: deque[tuple[int | None, int]] = deque(maxlen=IN_DECODER)  # their times and numbers
         self._n_skipped = 0
         self._n_errors = 0
         self._n_damaged = 0
         self._first_error = ""
-
-    def _find_stream(self) -> VideoStream:
-        streams = [s for s in self._container.streams.video if not s.disposition & Disposition.attached_pic]
-        if not streams:
-            only = "only sound" if self._container.streams.audio else "no pictures"
-            raise VideoError(f"{self._path} holds {only}, {EXPECTED}")
-        if streams[0].codec_context is None:
-            raise VideoError(f"{self._path} is coded in a way that FFmpeg cannot decode, {EXPECTED}: convert it")
-        return streams[0]
 
     def _read_header(self) -> None:
         container, stream, context = self._container, self._stream, self._stream.codec_context
@@ -111,7 +119,7 @@ class Stream:
             codec=self._stream.codec_context.codec.canonical_name,
             pixel_format=first.format.name,
             rotation_deg=rotation_deg(first),
-            has_audio=bool(self._container.streams.audio),
+            has_audio=self._has_sound,
             is_live=self._is_live,
             colours=colours_of(first),
             interlaced=("field" if self._fields else "frame") if self.is_interlaced else None,
@@ -122,9 +130,7 @@ class Stream:
         timed = self._timed()
         first = next(timed, None)  # now it is known whether fields are to be told apart
         step_s = float(1 / (self._fps * self._per_picture))
-        context = self._stream.codec_context
-        room = LIVE_HELD if self._is_live else HELD_BYTES // (2 * context.width * context.height or 1)
-        self.clock = Clock[av.VideoFrame](step_s, max(1, min(room, MOST_HELD)))
+        self.clock.step_s = step_s
         n, last_s, start_s = 0, 0.0, 0.0
         for pts_s, frame in self.clock.mend(itertools.chain([] if first is None else [first], timed)):
             start_s = start_s if n else pts_s
@@ -136,6 +142,16 @@ class Stream:
         if not n:
             raise VideoError(f"{self._path} holds no picture that can be decoded, {EXPECTED}: check that it plays")
         self._report(n, last_s, last_s + step_s - start_s)
+
+    def _room(self) -> int:
+        """How many pictures may wait for their time."""
+        context = self._stream.codec_context
+        room = LIVE_HELD if self._is_live else HELD_BYTES // (2 * context.width * context.height or 1)
+        return max(1, min(room, MOST_HELD))
+
+    def heard(self) -> Heard | None:
+        """Its sound; None where there is none, or where it cannot be read a second time."""
+        return Heard(self._path, self._streams, self.clock) if self._has_sound and not self._is_live else None
 
     def _timed(self) -> Iterator[Item[av.VideoFrame]]:
         parts = 2 if self._fields else 1
