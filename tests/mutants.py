@@ -56,8 +56,13 @@ def is_kept(operator: str) -> bool:
     return kind not in ("ReplaceBinaryOperator", "ReplaceComparisonOperator") or change in KEPT
 
 
+def changed(source: str, mutated: str) -> list[str]:
+    """Where the two differ, and the lines that do with - or + before them."""
+    return list(difflib.unified_diff(source.splitlines(), mutated.splitlines(), lineterm="", n=0))[2:]
+
+
 def mistakes(source: str) -> Iterator[tuple[str, str]]:
-    """(kind, source with one mistake) of each mistake."""
+    """(kind, source with one mistake) of each mistake; what stands in a decorator, such as `slots`, is left alone."""
     nodes = list(ast_nodes(get_ast(source)))
     for name in filter(is_kept, plugins.operator_names()):
         operator_class = plugins.get_operator(name)
@@ -66,7 +71,11 @@ def mistakes(source: str) -> Iterator[tuple[str, str]]:
         operator = operator_class()
         for occurrence in range(sum(len(list(operator.mutation_positions(node))) for node in nodes)):
             mutated = mutate_code(source, operator, occurrence)
-            if mutated is not None and mutated != source:
+            if (
+                mutated is not None
+                and mutated != source
+                and not changed(source, mutated)[1][1:].lstrip().startswith("@")
+            ):
                 yield name.removeprefix("core/"), mutated
 
 
@@ -108,14 +117,10 @@ def try_module(module: str, folder: Path, most: int, seed: int) -> None:
         path.write_text(mutated)
         if status(folder, tests) == SURVIVED:
             survivors += 1
-            tell(module, kind, source, mutated)
+            where, *lines = changed(source, mutated)
+            print(f"{module} {where} {kind}", *lines, sep="\n  ", flush=True)
     path.write_text(source)
     print(f"{module}: {survivors} of {len(chosen)} mistakes survive, {len(possible)} are possible\n", flush=True)
-
-
-def tell(module: str, kind: str, source: str, mutated: str) -> None:
-    lines = list(difflib.unified_diff(source.splitlines(), mutated.splitlines(), lineterm="", n=0))[2:]
-    print(f"{module} {lines[0]} {kind}", *lines[1:], sep="\n  ", flush=True)
 
 
 def main() -> None:

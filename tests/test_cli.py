@@ -2,23 +2,74 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 import rallytrace
-from rallytrace.cli import app
+from rallytrace.cli import EXTRAS, app
+from rallytrace.cli.common import VERBS, load_verb
 
 from .test_track_video import assert_one_clear_line, run
 
 
-def test_version_and_help() -> None:
+def test_version() -> None:
     assert run("--version").stdout.strip() == rallytrace.__version__
-    overview = run("--help").stdout
-    for verb in ("track", "synth", "models", "eval", "train", "export"):
-        assert verb in overview
-        assert run(verb, "--help").returncode == 0
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help(verb: str) -> None:
+    told = CliRunner().invoke(app, [verb, "--help"])
+    assert told.exit_code == 0
+    assert VERBS[verb][1][:40] in told.output
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_overview_says_of_a_verb_what_its_own_help_says(verb: str) -> None:
+    assert load_verb(verb).help.split("\n\n")[0].replace("\n", " ") == VERBS[verb][1]
+
+
+def test_every_verb_is_in_the_overview() -> None:
+    folder = Path(rallytrace.cli.__file__).parent
+    modules = {path.stem for path in folder.glob("*.py")} - {"__init__", "common"}
+    assert {module for module, _ in VERBS.values()} == modules
+    for verb in VERBS:
+        load_verb(verb)
+    assert {info.name for info in [*app.registered_commands, *app.registered_groups]} == set(VERBS)
+
+
+def python(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+def test_the_overview_loads_nothing_heavy() -> None:
+    """It took 0.7 s of a processor, most of it for packages that print no help."""
+    code = """
+import sys
+from rallytrace.cli import app
+app(["--help"], standalone_mode=False)
+print(*sys.modules)
+"""
+    overview, _, loaded = python(code).rstrip().rpartition("\n")
+    assert "Track the ball" in overview
+    heavy = {"numpy", "av", "onnxruntime", "rallytrace.video", *sum(EXTRAS.values(), ())}
+    assert not heavy & set(loaded.split())
+
+
+def test_a_plain_installation_can_say_what_every_verb_does() -> None:
+    """Without the packages of any extra: a verb asks for its own only when it is used."""
+    missing = [*sum(EXTRAS.values(), ()), "pyarrow", "obstore", "ray", "openvino"]
+    code = f"""
+import sys
+sys.modules.update(dict.fromkeys({missing}))
+from rallytrace.cli.common import VERBS, load_verb
+print(*[load_verb(verb).name for verb in VERBS])
+"""
+    assert python(code).split() == list(VERBS)
 
 
 def test_usage_errors_have_their_own_code() -> None:

@@ -1,16 +1,18 @@
 """Documentation is run. What is not documented by an example fails here."""
 
-import os
 import re
 import shlex
-import subprocess
+import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 import rallytrace
 from rallytrace.cli import app
+from rallytrace.cli.common import VERBS, load_verb
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -26,23 +28,35 @@ RUN = [ROOT / "docs" / name for name in ("guide.md", "features.md", "formats.md"
 
 def commands() -> list[str]:
     """Every command and sub-command, as typed."""
+    for verb in VERBS:
+        load_verb(verb)
     groups = [(f"{group.name} ", group.typer_instance.registered_commands) for group in app.registered_groups]
     return [f"{group}{each.name}" for group, known in [("", app.registered_commands), *groups] for each in known]
 
 
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A folder and a command line of its own, and Ctrl-C as before: one process runs what a user runs in many."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("elsewhere")
 @pytest.mark.parametrize("page", RUN, ids=lambda p: p.name)
-def test_every_block_runs(page: Path, tmp_path: Path) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "160"}
+def test_every_block_runs(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for language, code in blocks(page):
         if language == "python":
-            commands = [[sys.executable, "-c", code]]
-        else:
-            lines = [line for line in code.splitlines() if line.strip()]
-            assert all(line.startswith("rallytrace ") for line in lines), lines
-            commands = [[sys.executable, "-m", *shlex.split(line)] for line in lines]
-        for command in commands:
-            done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-            assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+            exec(compile(code, f"{page.name}: {code.splitlines()[0]}", "exec"), {"__name__": "__main__"})
+            continue
+        for line in filter(str.strip, code.splitlines()):
+            name, *words = shlex.split(line)
+            assert name == "rallytrace", line
+            monkeypatch.setattr(sys, "argv", [name, *words])
+            done = CliRunner().invoke(app, words)
+            assert done.exit_code == 0, f"{line}\n{done.output}\n{done.exception!r}"
 
 
 def test_every_command_and_public_name_has_an_example() -> None:
@@ -58,14 +72,9 @@ def test_options_named_in_the_docs_exist() -> None:
     """Docs that are not run name things that do not exist: every --option must be known to some command."""
     known = set()
     for command in commands():
-        done = subprocess.run(
-            [sys.executable, "-m", "rallytrace", *command.split(), "--help"],
-            capture_output=True,
-            text=True,
-            check=True,
-            env={**os.environ, "COLUMNS": "300", "TERM": "dumb"},
-        )
-        known |= set(re.findall(r"--[a-z][a-z-]+", done.stdout))
+        done = CliRunner().invoke(app, [*command.split(), "--help"], env={"COLUMNS": "300", "TERM": "dumb"})
+        assert done.exit_code == 0, command
+        known |= set(re.findall(r"--[a-z][a-z-]+", done.output))
     for script in [*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "runs").glob("*.py")]:
         known |= set(re.findall(r'"(--[a-z][a-z-]+)"', script.read_text()))
     foreign = {"--nproc-per-node", "--version", "--editable", "--no-install-recommends"}

@@ -54,6 +54,7 @@ BESIDE = (0.2 + 0.1 * math.cos(TURN), 0.1 * math.sin(TURN))
         ([(0, 0), (0, 0), (0.02, 0), (0.04, 0)], 6 + 0.02 / (0.01 + 0.3 * 0.02)),  # off the line by 0.02 in such a step
         ([(0.0, 0), (0.1, 0), (0.2, 0), BESIDE], 8 + 0.04 / (0.01 + 0.3 * 0.1)),  # and by 0.04 in a step of 0.1
         ([(x, 0) for x in (0, 0.03, 0.06, 0.03, 0.00, -0.03)], 6 + 1.5 + 2),  # a hit costs 2, whatever the turn
+        ([(0.5, 0.5)] * 4 + [None] * 3 + [HERE] * 4, 12.0),  # a second path, wherever the first one ended
         ([(0, 0), (0.05, 0), None, (0.15, 0)], 6 + 2 + 0.6),  # straight on in two pictures is twice the step
     ],
 )

@@ -8,26 +8,11 @@ from typing import Annotated, NoReturn
 import typer
 
 from rallytrace import __version__
-from rallytrace.cli import aws, features, label, labels, learn, models, pipeline, serve, store, video
 from rallytrace.cli.common import app, complain, end_cleanly, ended_by, on_request_to_end, print_any_name
 from rallytrace.errors import MissingDependency, RallytraceError
 from rallytrace.files import drop_all_partials
-from rallytrace.storage import left_for_next_run
 
-__all__ = [
-    "app",
-    "aws",
-    "features",
-    "label",
-    "labels",
-    "learn",
-    "main",
-    "models",
-    "pipeline",
-    "serve",
-    "store",
-    "video",
-]
+__all__ = ["app", "main"]
 
 EXTRAS = {  # of pyproject.toml: what a command may miss
     "aws": ("boto3", "botocore"),
@@ -53,6 +38,8 @@ def _root(
 
 
 def _interrupted() -> str:
+    from rallytrace.storage import left_for_next_run
+
     kept = left_for_next_run()
     if not kept:
         return "interrupted: nothing half-written is left"

@@ -18,7 +18,7 @@ import typer
 from rallytrace import storage
 from rallytrace.aws import archive, labelling, requests, service
 from rallytrace.aws.requests import INPUT, OUTPUT, Machines, Request, name_of
-from rallytrace.cli.common import Json, Overwrite, app, notes, print_json, progress_bar, warn
+from rallytrace.cli.common import Json, Overwrite, app, load_verb, notes, print_json, progress_bar, warn
 from rallytrace.cli.labels import MissingOption
 from rallytrace.errors import InputError, OutputError
 from rallytrace.files import AtomicFile
@@ -224,9 +224,8 @@ def track(
 def _words(words: list[str], options: str) -> list[str]:
     """The command line of a job, tried on this machine's own first. Raises InputError."""
     words += shlex.split(options)
-    command = typer.main.get_command(app)
     try:
-        command.commands[words[0]].make_context(words[0], words[1:])  # type: ignore[attr-defined]
+        load_verb(words[0]).make_context(words[0], words[1:])
     except Exception as error:
         raise InputError(f"--options {options!r}: {getattr(error, 'message', error)}") from error
     return words

@@ -10,17 +10,67 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
+from importlib import import_module
 from typing import Annotated, Any, Optional
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
+from typer.core import TyperCommand, TyperGroup
 
 from rallytrace.errors import InputError
 from rallytrace.storage import as_typed
 
+VERBS = {  # verb -> the module that holds it, and its line in `rallytrace --help`
+    "track": ("video", "Track the ball: writes <name>.csv and <name>.tracked.mp4 for each video."),
+    "synth": ("video", "Make a synthetic rally: an .mp4 and its exact labels, <name>_ball.csv."),
+    "add": (
+        "store",
+        "Store videos, labels and whatever else; after an interruption the same command sends the rest only.",
+    ),
+    "label": ("label", "Label the ball in the browser, alone or as a team."),
+    "labels": ("labels", "Label files: convert between formats, count, check."),
+    "prepare": (
+        "features",
+        "Make a feature set: each frame once as JPEG, the labels, checksums; `train` and `eval` take it as --data.",
+    ),
+    "train": ("learn", "Train a network; run the same command again to resume after an interruption."),
+    "eval": ("learn", "Score a network on labelled clips with the field's metrics."),
+    "export": ("learn", "Write a checkpoint as an .onnx file, which runs without torch."),
+    "models": ("models", "Networks: what is bundled, and a registry of one's own."),
+    "serve": ("serve", "Serve networks as a real-time HTTP(S) endpoint."),
+    "keys": ("serve", "API keys of an endpoint: add, list, revoke."),
+    "run": (
+        "pipeline",
+        "Run the steps of a pipeline that are not up to date: add, label, prepare, train, register, track.",
+    ),
+    "aws": ("aws", "The steps of the pipeline on AWS: label, prepare, train, deploy..."),
+}
+
+
+class Verbs(TyperGroup):
+    """The verbs, each loaded when it is called: its line of help needs neither videos nor networks nor servers."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        loaded = self.commands
+        self.commands = {verb: loaded.get(verb) or TyperCommand(verb, help=line) for verb, (_, line) in VERBS.items()}
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] in VERBS:
+            self.commands[args[0]] = load_verb(args[0])
+        return super().resolve_command(ctx, args)
+
+
+def load_verb(verb: str) -> Any:
+    """Its command. The module that holds it registers it with `app`."""
+    import_module(f"rallytrace.cli.{VERBS[verb][0]}")
+    return typer.main.get_group(app).commands[verb]
+
+
 app = typer.Typer(
+    cls=Verbs,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -10,11 +10,12 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rallytrace.errors import InputError, ModelError
-from rallytrace.serve.app import ServeOptions, run_server
-from rallytrace.serve.engine import Hung
+
+if TYPE_CHECKING:
+    from rallytrace.serve import ServeOptions
 
 log = logging.getLogger("rallytrace.serve")
 
@@ -53,6 +54,9 @@ def serve_for_good(options: ServeOptions) -> None:
 
     A thread in a network cannot be ended, so the whole process is replaced; its number stays the same.
     """
+    from rallytrace.serve.app import run_server
+    from rallytrace.serve.engine import Hung
+
     try:
         run_server(options)
     except Hung as error:
