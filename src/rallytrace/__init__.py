@@ -91,7 +91,10 @@ _HOMES = {  # module -> the public names that it holds
 
 
 def __getattr__(name: str) -> Any:
-    """A public name, imported at its first use: `rallytrace --help` needs neither video nor networks."""
+    """A public name, or a module of them, imported at its first use: `rallytrace --help` needs neither video nor
+    networks."""
+    if name in _HOMES:
+        return import_module(f"{__name__}.{name}")
     for module, names in _HOMES.items():
         if name in names.split():
             found = globals()[name] = getattr(import_module(f"{__name__}.{module}"), name)
