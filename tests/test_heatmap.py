@@ -107,6 +107,49 @@ def test_peaks_are_read_like_the_highest_one() -> None:
     )
 
 
+def test_offsets_are_weighted_by_height() -> None:
+    """0.8 points at column 4.0 and 0.4 at 4.3; the other cells point at themselves, a whole cell away."""
+    heat, offsets = np.zeros((9, 9), np.float32), np.zeros((2, 9, 9), np.float32)
+    heat[4, 4], heat[4, 5] = 0.8, 0.4
+    offsets[0, 4, 5] = -0.7
+    assert decode(heat, offsets)[0] == pytest.approx((4.1, 4.0))
+
+
+@pytest.mark.parametrize(("row", "col"), [(2, 4), (6, 4), (4, 2), (4, 6)])
+def test_offsets_two_cells_away_are_not_read(row: int, col: int) -> None:
+    """They are not trained there, whatever they say."""
+    heat, offsets = np.zeros((9, 9), np.float32), np.zeros((2, 9, 9), np.float32)
+    heat[4, 4], heat[row, col] = 0.8, 0.7
+    offsets[:, row, col] = (4.5 - col, 4.5 - row)
+    assert decode(heat, offsets)[0] == pytest.approx((4.0, 4.0))
+
+
+def cells(heat: np.ndarray, apart_px: float) -> list[tuple[float, float]]:
+    return [xy for xy, _ in peaks(heat, apart_px=apart_px, least=0.3, most=9)]
+
+
+@pytest.mark.parametrize("turned", range(4))
+def test_a_peak_is_higher_than_the_cells_that_touch_it(turned: int) -> None:
+    """Two columns off is another peak. The cell beside a higher one is none, also beside the border's."""
+    heat = np.zeros((9, 9), np.float32)
+    heat[4, 4], heat[4, 6] = 0.9, 0.8
+    assert len(cells(np.rot90(heat, turned).copy(), 1.5)) == 2
+    heat[4, 6], heat[2, 0], heat[2, 1] = 0.0, 0.6, 0.5
+    assert len(cells(np.rot90(heat, turned).copy(), 0.5)) == 2
+
+
+def test_a_plateau_has_its_peaks_where_it_is() -> None:
+    """Three equal cells in a column: the middle one is exactly there, the others lean to it by half a cell."""
+    heat = np.full((9, 9), 0.1, np.float32)
+    heat[3:6, 4] = 0.9
+    assert sorted(y for _, y in cells(heat, 0.5)) == pytest.approx([3.5, 4.0, 4.5])
+
+
+def test_a_score_is_a_share() -> None:
+    assert decode(np.full((5, 5), -0.25, np.float32))[1] == 0.0
+    assert decode(np.full((5, 5), 1.25, np.float32))[1] == 1.0
+
+
 def test_the_highest_peak_counts_however_low_and_noise_ends() -> None:
     empty = np.zeros((72, 128), np.float32)
     assert len(peaks(empty, apart_px=4.0, least=0.2, most=5)) == 1

@@ -99,6 +99,14 @@ def test_how_far_a_detour_may_lead(aside_px: float, kept: bool, towards: int) ->
     assert [p for p in linked(points) if p.frame != 7] == [p for p in points if p.frame != 7]
 
 
+def test_an_excursion_that_walks_back_stays() -> None:
+    """150 px aside in one frame, then 60, 60 and 30 back: no step back is farther than the points around it allow."""
+    points = along(*range(100, 350, 10))
+    for i, aside_px in ((8, 150.0), (9, 90.0), (10, 30.0)):
+        points[i] = at(i, (points[i].xy[0], 300 + aside_px))
+    assert linked(points) == points
+
+
 def test_outliers_at_different_places_and_beside_a_miss() -> None:
     xs: list[float | None] = [*range(400, 620, 10)]
     xs[8], xs[9], xs[10] = 900, None, 60
@@ -137,6 +145,13 @@ def test_fill_on_a_straight_line_is_exact_and_marked() -> None:
     assert [p.score for p in out] == [p.score for p in points]
     assert linked(points, fill=2) == points
     assert linked(points) == points
+
+
+@pytest.mark.parametrize(("x", "y"), [(0, None), (1279, None), (None, 0), (None, 719)])
+def test_the_outermost_pixels_belong_to_the_picture(x: int | None, y: int | None) -> None:
+    ways = [(300.0 + 10 * i if x is None else float(x), 300.0 + 10 * i if y is None else float(y)) for i in range(5)]
+    points = [at(i, None if i == 2 else xy) for i, xy in enumerate(ways)]
+    assert linked(points, fill=1)[2].xy == pytest.approx(ways[2])
 
 
 def test_fill_bends_half_as_much_as_the_outer_points_ask_for() -> None:

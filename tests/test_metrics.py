@@ -61,6 +61,7 @@ def test_occluded_is_no_ball_unless_asked(xy: XY | None, plain: Outcome, counted
     assert classify(occluded, xy, 5.0) is plain
     assert classify(occluded, xy, 5.0, count_occluded=True) is counted
     assert is_visible(label(0, (10, 10), Visibility.HARD))
+    assert not is_visible(occluded)
 
 
 def test_ratios_by_hand() -> None:
@@ -137,6 +138,22 @@ def test_a_clip_by_hand() -> None:
     assert repr(score).endswith("errors_px=(3,))")
 
 
+@pytest.mark.parametrize(
+    ("step_px", "bucket"),
+    [(4.9, 0), (5.0, 1), (19.9, 1), (20.0, 2)],  # of 1280 px: 2 and 8 px of 512 are the edges
+)
+def test_edges_of_speed(step_px: float, bucket: int) -> None:
+    labels = {0: label(0, (100, 100)), 1: label(1, (100 + step_px, 100))}
+    counted = [counts.total for counts in score_clip(labels, [], HD).by_speed[AT_288]]
+    assert counted == [2 * (k == bucket) for k in range(3)]
+
+
+@pytest.mark.parametrize(("contrast", "bucket"), [(9.9, 0), (10.0, 1), (29.9, 1), (30.0, 2)])
+def test_edges_of_contrast(contrast: float, bucket: int) -> None:
+    score = score_clip({0: label(0, (100, 100))}, [], HD, contrasts={0: contrast})
+    assert [counts.total for counts in score.by_contrast[AT_288]] == [k == bucket for k in range(3)]
+
+
 def test_filled_points_are_judged_like_any_other() -> None:
     score = score_clip({0: label(0, (5, 5))}, [point(0, (5, 6), PointSource.FILLED)], HD)
     assert score.counts[AT_SOURCE] == Counts(tp=1)
@@ -201,7 +218,7 @@ def test_parity_with_the_formulas(pairs: list[tuple[XY | None, XY | None]], limi
             assert got == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("xy", [(20.0, 15.0), (0.0, 0.0), (39.0, 29.0), (20.4, 14.6)])
+@pytest.mark.parametrize("xy", [(20.0, 15.0), (0.0, 0.0), (39.0, 29.0), (20.4, 14.6), (1.0, 15.0), (20.0, 1.0)])
 @pytest.mark.parametrize(("ball", "ground", "expected"), [(200, 150, 50), (150, 200, 50), (90, 90, 0)])
 def test_contrast_is_the_step_from_ground_to_ball(xy: XY, ball: int, ground: int, expected: int) -> None:
     """Bright on dark and dark on bright, also in the corners of the picture, where the window is cut."""
@@ -210,6 +227,19 @@ def test_contrast_is_the_step_from_ground_to_ball(xy: XY, ball: int, ground: int
     image[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2] = ball
     assert ball_contrast(image, xy) == expected
     assert ball_contrast(np.stack([image] * 3, axis=2), xy) == expected
+
+
+def test_contrast_is_of_nine_pixels_and_a_ring_of_four() -> None:
+    """The ball's mean is 50. Of the ring's 40 + 48 + 56 + 64 pixels half are 100, half are 200: 150 is the median."""
+    rows, columns = np.indices((40, 40))
+    distance = np.maximum(abs(rows - 20), abs(columns - 20))
+    ground_of = {5: 100, 6: 200, 7: 200, 8: 100}
+    image = np.vectorize(lambda d: ground_of.get(d, 0))(distance).astype(np.uint8)
+    image[19:22, 19:22] = np.arange(10, 100, 10).reshape(3, 3)
+    image[20, 20] = 50
+    assert ball_contrast(image, (20.0, 20.0)) == 100
+    image[20, 20] = 140  # ten times the ninth of it
+    assert ball_contrast(image, (20.0, 20.0)) == 90
 
 
 def test_recall_by_contrast() -> None:

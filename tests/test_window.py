@@ -10,6 +10,7 @@ from rallytrace.window import (
     FLASH,
     Background,
     Merger,
+    Moments,
     RepeatFilter,
     Window,
     WindowMaker,
@@ -86,8 +87,20 @@ def test_window_of_one_frame() -> None:
 def test_wrong_step_or_outputs() -> None:
     with pytest.raises(ValueError, match="step must be between 1 and"):
         WindowMaker(5, step=6, outputs=5, background=None)
+    with pytest.raises(ValueError, match="step must be between 1 and"):
+        WindowMaker(5, step=0, outputs=5, background=None)
     with pytest.raises(ValueError, match="1 or all"):
         WindowMaker(5, step=1, outputs=3, background=None)
+
+
+def test_windows_begin_with_the_scene_and_follow_each_other() -> None:
+    windows, _ = walk(10, length=5, step=5, outputs=5, background=None)
+    assert [w.positions for w in windows] == [(0, 1, 2, 3, 4), (5, 6, 7, 8, 9)]
+
+
+def test_a_scene_without_pictures_has_no_window() -> None:
+    assert WindowMaker(5, step=5, outputs=5, background=Background()).flush() == []
+    assert WindowMaker(3, step=1, outputs=1, background=None).flush() == []
 
 
 def window(start: int, length: int = 3) -> Window:
@@ -95,20 +108,24 @@ def window(start: int, length: int = 3) -> Window:
 
 
 @pytest.mark.parametrize(
-    ("mode", "expected"),
+    ("mode", "expected", "second"),
     [
-        # picture 2 is last in window 0 (says 6), middle in window 1 (says 3), first in window 2 (says 12)
-        ("last", 12.0),
-        ("mean", 7.0),
-        ("centre", (1 * 6 + 2 * 3 + 1 * 12) / 4),
+        # picture 2 is last in window 0 (says 6), middle in window 1 (says 3), first in window 2 (says 12);
+        # picture 1 is the middle of window 0 and the first of window 1
+        ("last", 12.0, 3.0),
+        ("mean", 7.0, 4.5),
+        ("centre", (1 * 6 + 2 * 3 + 1 * 12) / 4, (2 * 6 + 1 * 3) / 3),
     ],
 )
-def test_merging_by_hand(mode: str, expected: float) -> None:
+def test_merging_by_hand(mode: str, expected: float, second: float) -> None:
     merger = Merger(3, mode)  # type: ignore[arg-type]
     for start, says in ((0, 6.0), (1, 3.0), (2, 12.0)):
         offsets = np.full((3, 2, 1, 1), says / 3, np.float32)
         merger.add(window(start), np.full((3, 1, 1), says, np.float32), offsets)
-    position, heat, offsets_2 = merger.pop()[2]
+    popped = merger.pop()
+    assert popped[1][1].item() == pytest.approx(second)
+    assert popped[1][2].ravel() == pytest.approx([second / 3] * 2)
+    position, heat, offsets_2 = popped[2]
     assert position == 2
     assert heat.item() == pytest.approx(expected)
     assert offsets_2 is not None
@@ -137,6 +154,38 @@ def test_background_removes_what_moves() -> None:
     medians, index = backgrounds(stack)
     assert len(index) == 120
     assert all((m == texture).all() for m in medians)
+
+
+def ramp(n: int) -> np.ndarray:
+    """Pictures of one grey level each: the number of their sample, which every sixth picture is."""
+    return np.repeat((np.arange(n) // 6).astype(np.uint8), 4).reshape(n, 2, 2)
+
+
+def test_the_background_of_a_ramp_is_its_middle() -> None:
+    """Of samples 24 back and 24 ahead, seventeen evenly spread: every third, and the ninth of them is the present's.
+
+    At the beginning there are 0 to 24, whose middle is 12, and at the end 25 to 49, whose middle is 37.
+    """
+    medians, index = backgrounds(ramp(300))
+    levels = [int(medians[k][0, 0]) for k in index]
+    assert levels[:6] == [12] * 6
+    assert levels[24 * 6 : 26 * 6] == [24] * 6 + [25] * 6
+    assert levels[-6:] == [37] * 6
+
+
+def test_a_median_is_kept_once() -> None:
+    medians, index = backgrounds(ramp(300))
+    assert len(medians) == 50
+    assert (np.diff(index) >= 0).all()
+
+
+def test_a_live_background_looks_back_twice_as_far() -> None:
+    """Samples 0 to 48 for the last picture: 24 is the middle. Nothing ahead is waited for."""
+    live = Background(live=True)
+    for picture in ramp(290):
+        live.push(picture)
+    assert live.ready(289)
+    assert int(live.at(289)[0, 0]) == 24
 
 
 def test_a_held_ball_does_not_become_background() -> None:
@@ -249,3 +298,11 @@ def test_a_flash_may_come_next_to_a_cut() -> None:
 def test_what_lasts_longer_than_a_flash_is_a_scene() -> None:
     a, b = scene_of(0, 12), scene_of(2, FLASH + 1)
     assert [scene for _, scene in shown(a + b + a)][:: len(a)][:3] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("levels", "begins"), [(30, []), (31, [1])])
+def test_a_cut_is_more_than_thirty_levels(levels: int, begins: list[int]) -> None:
+    told: Moments[int] = Moments()
+    source = [np.full((16, 32), 50 + levels * (i > 0), np.uint8) for i in range(9)]
+    shown = [each for i, picture in enumerate(source) for each in told.push(i, picture)] + list(told.flush())
+    assert [each.of for each in shown if each.begins] == begins
