@@ -17,13 +17,14 @@ from sqlalchemy import create_engine, insert, select, text
 
 from rallytrace.errors import InputError, OutputError
 from rallytrace.label import LabelBook, open_book, schema
-from rallytrace.label.book import MIGRATIONS, BookError, NotFound, _engine, _url_of, bounded_text
+from rallytrace.label.book import MIGRATIONS, BookError, NotFound, _engine, bounded_text
+from rallytrace.label.book import book_url as url_of
 from rallytrace.label.events import task_labels
 from tests.label.conftest import ready_video
 
 
 def _migrate(url: str, revision: str) -> None:
-    engine = _engine(_url_of(url))
+    engine = _engine(url_of(url))
     with engine.begin() as connection:
         config = Config()
         config.set_main_option("script_location", str(MIGRATIONS))
@@ -50,7 +51,7 @@ INSERT INTO label (task_id, frame, object, rev, visibility, x, y, event, source,
 
 def test_a_book_of_the_first_schema_comes_along_with_its_labels(book_url: str) -> None:
     _migrate(book_url, "0001")
-    engine = _engine(_url_of(book_url))
+    engine = _engine(url_of(book_url))
     with engine.begin() as connection:
         for statement in OLD.split(";"):
             connection.execute(text(statement))

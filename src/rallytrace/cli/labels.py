@@ -14,6 +14,7 @@ import typer
 
 from rallytrace import storage
 from rallytrace.cli.common import Json, Overwrite, app, parse_wh, print_json, warn
+from rallytrace.cli.label import book_of
 from rallytrace.errors import InputError
 from rallytrace.features import read_label_sets
 from rallytrace.labels import quality
@@ -294,19 +295,18 @@ def import_command(
 
 @contextmanager
 def _open_project(project: Path, database: str | None) -> Iterator[LabelBook]:
-    path = project / "book.sqlite"
-    if database is None and not path.is_file():
-        raise InputError(f"{project}: no label project there, expected a folder with {path.name}, or --database")
     from rallytrace.label import open_book
 
-    with open_book(database or path) as book:
+    with open_book(book_of(project, database), migrate=False) as book:
         yield book
 
 
 def _job_of(book: LabelBook, name: str | None) -> int:
     from rallytrace.label import jobs
+    from rallytrace.label.book import every
 
-    return int(_only(jobs.jobs(book), name, "job", "--job").id)
+    known = list(every(lambda after: jobs.jobs(book, after)))
+    return int(_only(known, name, "job", "--job").id)
 
 
 def _only(known: Sequence[Named], name: str | None, what: str, option: str) -> Named:

@@ -19,6 +19,7 @@ from rallytrace.errors import InputError, OutputError, RallytraceError
 from rallytrace.label import team
 from rallytrace.label.book import BookError, LabelBook
 from rallytrace.label.frames import FrameServer, FrameUnavailable
+from rallytrace.label.holds import Hold
 from rallytrace.label.library import Library, TooLarge
 from rallytrace.label.proposals import Proposer
 from rallytrace.label.team import User
@@ -45,11 +46,12 @@ class Workspace:
     library: Library
     frames: FrameServer
     proposer: Proposer
+    held: Hold
     secure: bool = False
 
     def close(self) -> None:
-        """Ends the threads, then the book."""
-        for part in (self.proposer, self.library, self.frames, self.book):
+        """Ends the threads, then the book, and lets go of the project."""
+        for part in (self.proposer, self.library, self.frames, self.book, self.held):
             part.close()
 
 

@@ -20,6 +20,7 @@ from rallytrace.errors import InputError
 from rallytrace.label import agreement, events, exchange, jobs
 from rallytrace.label import api_common as common
 from rallytrace.label.api_common import MAX_ID, Admin, After, Body, Denied, Id, Limit, MaybeId, Me, Reviewer, Ws
+from rallytrace.label.book import every
 from rallytrace.label.proposals import ProposalRun
 from rallytrace.label.team import User
 from rallytrace.labels.formats import FORMATS, get_format, read_sets, render_sets
@@ -232,10 +233,7 @@ def prelabel(body: Prelabel, ws: Ws, user: Reviewer) -> dict[str, Any]:
 
 def _tasks_of(ws: common.Workspace, user: User, job_id: int | None) -> list[jobs.Task]:
     jobs.job(ws.book, job_id or 0)
-    found: list[jobs.Task] = []
-    while page := jobs.tasks(ws.book, user, job_id=job_id, after=found[-1].id if found else 0):
-        found += page
-    return found
+    return list(every(lambda after: jobs.tasks(ws.book, user, job_id=job_id, after=after)))
 
 
 @router.delete("/prelabel/{run_id}")

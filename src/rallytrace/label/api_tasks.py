@@ -206,9 +206,7 @@ def doubtful(task_id: Id, ws: Ws, user: Me, by: QueueBy = "unlabelled") -> dict[
     if by == "disagreement":
         if not user.reviews:
             raise Denied(403, "forbidden", "only a reviewer sees where annotators disagree")
-        same = jobs.tasks(ws.book, user, job_id=found.job_id)
-        copies = [t.id for t in same if t.sequence_id == found.sequence_id and t.id != task_id]
-        others = [events.task_labels(ws.book, copy) for copy in copies]
+        others = [events.task_labels(ws.book, copy) for copy in jobs.copies(ws.book, found)]
     width = ws.book.video(found.video_id).w or 1280
     by_frame = {each.frame: each for each in made}
     frames = uncertain(

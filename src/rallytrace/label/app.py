@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,12 +14,12 @@ from starlette.requests import ClientDisconnect
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from rallytrace.errors import InputError
 from rallytrace.files import make_folder
 from rallytrace.label import api_jobs, api_tasks, api_team, api_videos
 from rallytrace.label.api_common import MAX_BODY_BYTES, Workspace, add_error_handlers, error_json
-from rallytrace.label.book import open_book
+from rallytrace.label.book import book_url, open_book
 from rallytrace.label.frames import CACHE_BYTES, FrameCache, FrameServer
+from rallytrace.label.holds import hold
 from rallytrace.label.library import MAX_UPLOAD_BYTES, Library
 from rallytrace.label.proposals import Proposer
 
@@ -53,45 +52,31 @@ def open_workspace(
     secure: bool = False,
     cache_bytes: int = CACHE_BYTES,
     max_upload_bytes: int = MAX_UPLOAD_BYTES,
+    on_note: Callable[[str], object] = log.info,
 ) -> Workspace:
     """The project in the folder `project`, made where it is missing, for one server at a time.
 
     database: the URL of a PostgreSQL database; book.sqlite in the folder by default. secure: reached over TLS.
-    Raises InputError where another server has it open, OutputError where the folder cannot be made.
+    on_note: told of a migration of the book, and where its backup is. Raises InputError where another server has the
+    project or its book open, OutputError where the folder cannot be made.
     """
     folder = Path(project).resolve()
     make_folder(folder)
-    _lock(folder)
-    book = open_book(database or folder / "book.sqlite")
-    library = Library(book, folder, max_upload_bytes)
-    frames = FrameServer(FrameCache(folder / "frames", cache_bytes))
-    return Workspace(folder, book, library, frames, Proposer(book, library, folder), secure)
-
-
-_locks: dict[Path, int] = {}  # open for as long as this process lives
-
-
-def _lock(folder: Path) -> None:
-    """Two servers would import and cache against each other. Where the system has no such lock: nothing."""
+    where = database or folder / "book.sqlite"
+    held = hold(book_url(where), folder)
     try:
-        import fcntl
-    except ImportError:
-        return
-    handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(handle)
-        raise InputError(f"{folder} is open in another rallytrace label: use that one, or end it") from None
-    _locks[folder] = handle
+        book = open_book(where, held=True, backups=folder / "backups", on_note=on_note)
+        library = Library(book, folder, max_upload_bytes)
+        frames = FrameServer(FrameCache(folder / "frames", cache_bytes))
+        return Workspace(folder, book, library, frames, Proposer(book, library, folder), held, secure)
+    except BaseException:
+        held.close()
+        raise
 
 
 def close_workspace(workspace: Workspace) -> None:
     """Ends what runs in the background, then another server may open the project."""
     workspace.close()
-    handle = _locks.pop(workspace.folder, None)
-    if handle is not None:
-        os.close(handle)
 
 
 def create_app(workspace: Workspace, *, hosts: Iterable[str] | None = LOOPBACK, static: Path = STATIC) -> FastAPI:

@@ -6,16 +6,18 @@ Writers of SQLite queue up (BEGIN IMMEDIATE); in PostgreSQL they lock the task t
 
 from __future__ import annotations
 
-import sys
+import os
+import stat
 import time
 import unicodedata
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, fields, replace
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from alembic.config import Config
@@ -28,6 +30,8 @@ from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError,
 
 from rallytrace.errors import InputError, MissingDependency, OutputError
 from rallytrace.label import schema
+from rallytrace.label.backup import back_up, new_place
+from rallytrace.label.holds import hold, postgresql_engine
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 MAX_ROWS = 1000  # of any list
@@ -36,6 +40,14 @@ PATIENCE_MS = 20  # for what can as well be written later
 VIDEO_STATES = ("importing", "ready", "failed", "missing")
 
 Row = TypeVar("Row")
+
+
+class _Numbered(Protocol):
+    @property
+    def id(self) -> int: ...
+
+
+Listed = TypeVar("Listed", bound=_Numbered)
 
 
 class BookError(InputError):
@@ -105,6 +117,14 @@ def as_row(kind: type[Row], row: Mapping[Any, Any]) -> Row:
     return kind(**{field.name: row[field.name] for field in fields(kind)})  # type: ignore[arg-type]
 
 
+def every(page: Callable[[int], Sequence[Listed]]) -> Iterator[Listed]:
+    """All rows of a list that comes in pages: `page(after)` gives those whose ids are greater."""
+    after = 0
+    while rows := page(after):
+        yield from rows
+        after = rows[-1].id
+
+
 class LabelBook:
     """An open book; safe to share between threads. Another process opens its own. Made by `open_book`."""
 
@@ -144,7 +164,7 @@ class LabelBook:
         with _reachable(self.url), self._writer.begin() as connection:
             yield connection
 
-    def write_if_free(self, do: Callable[[Connection], None]) -> bool:
+    def write_if_free(self, do: Callable[[Connection], object]) -> bool:
         """Calls `do` in a transaction, unless the book is locked by another or cannot be written now: then False.
 
         For what reading notes on its way, and must never wait or fail for.
@@ -213,6 +233,14 @@ class LabelBook:
             raise BookError(f"the state of a video is one of {', '.join(VIDEO_STATES)}, got {state!r}")
         return self._update_video(video_id, {"state": state, "error": error[:1000].replace("\0", "")})
 
+    def note_video_state(self, found: Video, state: str, error: str = "") -> Video:
+        """As `set_video_state`, for what reading notices: given, but not kept, where nothing can be written."""
+        changed = replace(found, state=state, error=error[:1000].replace("\0", ""))
+        values = {"state": state, "error": changed.error}
+        change = update(schema.video).where(schema.video.c.id == found.id).values(values)
+        self.write_if_free(lambda connection: connection.execute(change))
+        return changed
+
     def _update_video(self, video_id: int, values: dict[str, Any]) -> Video:
         with self.write() as connection:
             connection.execute(update(schema.video).where(schema.video.c.id == video_id).values(values))
@@ -254,30 +282,68 @@ def _reachable(url: str) -> Iterator[None]:
         raise OutputError(f"the label book {url} does not answer: {reason}; check the disk or the server") from error
 
 
-def open_book(where: str | Path, *, clock: Callable[[], float] = time.time) -> LabelBook:
-    """The book in the SQLite file `where`, made where it is missing, or at the URL of a PostgreSQL database.
+def open_book(
+    where: str | Path,
+    *,
+    clock: Callable[[], float] = time.time,
+    migrate: bool = True,
+    held: bool = False,
+    backups: Path | None = None,
+    on_note: Callable[[str], object] = lambda _: None,
+) -> LabelBook:
+    """The book in the SQLite file `where`, or at the URL of a PostgreSQL database.
 
-    Brings the schema up to date, with what the book holds. `clock` gives seconds since the epoch (for tests).
-    Raises InputError for what is no book, cannot be reached, or was written by a newer rallytrace, and
-    MissingDependency for PostgreSQL without psycopg.
+    It is made where it is missing, and brought to this program's schema, unless `migrate` is false: then both are
+    errors. Before a migration a backup goes into the folder `backups` (beside an SQLite book by default), and nobody
+    may serve the book meanwhile; `held` says that the caller has made sure of that. on_note: told what was done, one
+    line each. `clock` gives seconds since the epoch (for tests). Raises InputError for what is no book, cannot be
+    reached, is served by another, or was written by a newer rallytrace, and MissingDependency for PostgreSQL without
+    psycopg.
     """
-    url = _url_of(where)
+    url = book_url(where)
     shown = url.render_as_string(hide_password=True)
+    made = _own_file(url, make=migrate)
     book = LabelBook(_engine(url), clock)
     try:
-        with book._writer.begin() as connection:
-            _migrate(connection, shown)
+        _bring_up_to_date(book, url, migrate, held, backups, on_note)
     except DBAPIError as error:
-        book.close()
+        _give_up(book, made)
         reason = str(error.orig).strip().splitlines()[0]
         raise InputError(f"cannot open the label book {shown}: {reason}; check the path or the server") from error
-    except InputError:
-        book.close()
+    except BaseException:
+        _give_up(book, made)
         raise
     return book
 
 
-def _url_of(where: str | Path) -> URL:
+def _own_file(url: URL, *, make: bool) -> Path | None:
+    """An SQLite book holds hashes of passwords: only its owner reads it. Gives the file if it was made here."""
+    if url.get_backend_name() != "sqlite" or url.database in (None, "", ":memory:"):
+        return None
+    path = Path(url.database or "")
+    if not path.exists():
+        if not make:
+            raise InputError(f"{path} does not exist: expected a label book")
+        try:
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        except OSError as error:
+            raise InputError(f"cannot make the label book {path}: {error.strerror}; check the folder") from None
+        return path
+    for each in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
+        with suppress(OSError):  # another's: they decide
+            if each.is_file() and stat.S_IMODE(each.stat().st_mode) & 0o077:
+                each.chmod(0o600)
+    return None
+
+
+def _give_up(book: LabelBook, made: Path | None) -> None:
+    book.close()
+    if made is not None and made.stat().st_size == 0:
+        made.unlink(missing_ok=True)
+
+
+def book_url(where: str | Path) -> URL:
+    """Of an SQLite file, or of a database. Raises InputError for what no book can be."""
     if isinstance(where, Path) or "://" not in where:
         path = Path(where)
         if not path.parent.is_dir():
@@ -299,13 +365,7 @@ def _engine(url: URL) -> Engine:
         event.listen(engine, "connect", _set_up_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
-    try:
-        return create_engine(url, pool_size=8, max_overflow=24, pool_pre_ping=True)
-    except ImportError as error:
-        raise MissingDependency(
-            f"PostgreSQL needs psycopg ({error}); install it with: {Path(sys.executable).name} -m pip install "
-            "'rallytrace[postgresql]'"
-        ) from error
+    return postgresql_engine(url, pool_size=8, max_overflow=24, pool_pre_ping=True)
 
 
 def _set_up_sqlite(connection: Any, _: object) -> None:
@@ -331,21 +391,85 @@ def _begin_sqlite(connection: Connection) -> None:
         connection.exec_driver_sql(f"PRAGMA busy_timeout = {BUSY_MS}")
 
 
-def _migrate(connection: Connection, shown: str) -> None:
-    """Runs the steps that the schema lacks, in the transaction of `connection`, one process at a time."""
-    from alembic import command
+def _bring_up_to_date(
+    book: LabelBook,
+    url: URL,
+    migrate: bool,
+    held: bool,
+    backups: Path | None,
+    on_note: Callable[[str], object],
+) -> None:
+    shown = book.url
+    with book._engine.begin() as connection:
+        present = _revision_of(connection, shown)
+    if present == _newest():
+        return
+    if not migrate:
+        if present is None:
+            raise InputError(f"{shown} holds no label book, expected one that `rallytrace label` has made")
+        raise InputError(
+            f"the label book {shown} has schema {present}, this rallytrace needs {_newest()}: "
+            "start `rallytrace label` on it once, which makes a backup and brings it up to date"
+        )
+    alone = hold(url) if present is not None and not held else None
+    try:
+        with book._writer.begin() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(text("SELECT pg_advisory_xact_lock(7255947)"))  # any fixed number
+            present = _revision_of(connection, shown)
+            if present not in (None, _newest()):
+                on_note(_backed_up(url, present, backups))
+            _migrate(connection)
+    finally:
+        if alone is not None:
+            alone.close()
 
-    if connection.dialect.name == "postgresql":
-        connection.execute(text("SELECT pg_advisory_xact_lock(7255947)"))  # any fixed number
+
+def _backed_up(url: URL, present: str, backups: Path | None) -> str:
+    """Copies the book before it changes; says where to. No other writer comes in between."""
+    if backups is None and url.get_backend_name() == "sqlite":
+        backups = Path(url.database or "").parent / "backups"
+    what = f"the label book goes from schema {present} to {_newest()}"
+    if backups is None:
+        return f"{what}; no backup was made, as no folder for it was named"
+    try:
+        made = back_up(url, new_place(url, backups, f"before-{_newest()}-"))
+    except MissingDependency as error:
+        return f"{what}; no backup was made: {error}"
+    return f"{what}; as it was, it is in {made}"
+
+
+def _config() -> Config:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
-    config.attributes["connection"] = connection
-    known = {step.revision for step in ScriptDirectory.from_config(config).walk_revisions()}
+    return config
+
+
+@cache
+def _known() -> tuple[str, ...]:
+    return tuple(sorted(step.revision for step in ScriptDirectory.from_config(_config()).walk_revisions()))
+
+
+def _newest() -> str:
+    return _known()[-1]
+
+
+def _revision_of(connection: Connection, shown: str) -> str | None:
+    """The schema of the book, None where there is none yet. Raises InputError for one that is not known here."""
     current = MigrationContext.configure(connection).get_current_revision()
-    if current is not None and current not in known:
+    if current is not None and current not in _known():
         raise InputError(
-            f"the label book {shown} has schema {current}, this rallytrace knows up to {max(known)}: "
+            f"the label book {shown} has schema {current}, this rallytrace knows up to {_newest()}: "
             "a newer rallytrace wrote it, upgrade this one"
         )
+    return current
+
+
+def _migrate(connection: Connection) -> None:
+    """Runs the steps that the schema lacks, in the transaction of `connection`."""
+    from alembic import command
+
+    config = _config()
+    config.attributes["connection"] = connection
     command.upgrade(config, "head")

@@ -273,6 +273,13 @@ def task(book: LabelBook, user: User, task_id: int) -> Task:
         return _read_task(connection, user, task_id)
 
 
+def copies(book: LabelBook, of: Task) -> list[int]:
+    """The ids of the other tasks of the job for the same frames."""
+    same = (_task.c.job_id == of.job_id, _task.c.sequence_id == of.sequence_id, _task.c.id != of.id)
+    with book.read() as connection:
+        return list(connection.scalars(select(_task.c.id).where(*same).order_by(_task.c.id)))
+
+
 def _read_task(connection: Connection, user: User, task_id: int) -> Task:
     query = _TASKS.where(_task.c.id == task_id)
     if not user.reviews:

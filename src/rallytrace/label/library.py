@@ -17,7 +17,7 @@ from starlette.concurrency import run_in_threadpool
 from rallytrace import storage, video
 from rallytrace.errors import InputError, VideoError
 from rallytrace.files import AtomicFile, make_folder, output_errors
-from rallytrace.label.book import LabelBook, Video, WrongState, bounded_text
+from rallytrace.label.book import LabelBook, Video, WrongState, bounded_text, every
 from rallytrace.label.frames import Source, check_file
 from rallytrace.label.worker import Worker
 from rallytrace.names import EXPECTED_VIDEO, VIDEO_SUFFIXES, suffix_of
@@ -47,7 +47,7 @@ class Library:
             left.unlink(missing_ok=True)
         self._open: dict[int, Source] = {}
         self._worker = Worker("import", self._import, lambda n, why: book.set_video_state(n, "failed", why))
-        for found in self.videos():
+        for found in every(self.videos):
             if found.state == "importing":
                 self._worker.put(found.id)
             elif found.state == "failed" or not self._table_path(found.id).exists():
@@ -123,11 +123,11 @@ class Library:
             self._open.pop(found.id, None)
             if Path(found.path).is_file():  # touched, or another one: reading it again tells
                 self._worker.put(found.id)
-                return self._book.set_video_state(found.id, "importing")
+                return self._book.note_video_state(found, "importing")
             if found.state == "missing":
                 return found
-            return self._book.set_video_state(found.id, "missing", str(error))
-        return self._book.set_video_state(found.id, "ready") if found.state == "missing" else found
+            return self._book.note_video_state(found, "missing", str(error))
+        return self._book.note_video_state(found, "ready") if found.state == "missing" else found
 
     def source(self, video_id: int) -> Source:
         """Ready to be decoded; the file is looked at when it is opened. Raises NotFound, WrongState."""

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import case, delete, insert, select, update
 
 from rallytrace import video
-from rallytrace.label.book import LabelBook, NotFound, WrongState, inserted
+from rallytrace.label.book import LabelBook, NotFound, WrongState, every, inserted
 from rallytrace.label.events import Label
 from rallytrace.label.library import Library
 from rallytrace.label.schema import proposal, proposal_run
@@ -71,7 +71,7 @@ class Proposer:
         self._book, self._library, self._weights = book, library, folder / "weights"
         self._worker = Worker("propose", self._work, lambda n, why: self._set(n, state="failed", error=why))
         self._cancelled: set[int] = set()
-        for run in self.runs():
+        for run in every(self.runs):
             if run.state == "running":
                 self._set(run.id, state="failed", error="the server was stopped: start it again")
             elif run.state == "queued":
@@ -96,7 +96,7 @@ class Proposer:
             shutil.copytree(path, self._weights / name, dirs_exist_ok=True)
         else:
             shutil.copyfile(path, self._weights / name)
-        for each in self._library.videos():
+        for each in every(self._library.videos):
             if each.state == "ready":
                 self.start(each.id, name)
         return name
@@ -141,10 +141,10 @@ class Proposer:
 
     def latest(self, video_id: int) -> ProposalRun | None:
         """The newest run of a video that has something to show, else the newest."""
-        query = select(proposal_run).where(proposal_run.c.video_id == video_id).order_by(proposal_run.c.id.desc())
-        rows = self._book.rows(ProposalRun, query.limit(100))
-        shown = (run for run in rows if run.state in ("done", "running"))
-        return next(shown, rows[0] if rows else None)
+        shown = case((proposal_run.c.state.in_(("done", "running")), 0), else_=1)
+        query = select(proposal_run).where(proposal_run.c.video_id == video_id)
+        found = self._book.rows(ProposalRun, query.order_by(shown, proposal_run.c.id.desc()).limit(1))
+        return found[0] if found else None
 
     def proposals(self, run_id: int, start: int, stop: int) -> list[Proposal]:
         """Of the frames [start, stop), as far as they are made."""

@@ -76,7 +76,12 @@ def run_workspace(
     options = options or ServerOptions()
     listener = _listen(options)
     with listener:
-        workspace = open_workspace(project, database=database, secure=options.cert is not None)
+        workspace = open_workspace(
+            project,
+            database=database,
+            secure=options.cert is not None,
+            on_note=lambda note: on_warning(f"note: {note}"),
+        )
         app = create_app(workspace, hosts=_hosts(options))
         try:
             for path in add:

@@ -334,8 +334,8 @@ def session_user(book: LabelBook, token: str) -> User | None:
     if row is None:
         return None
     if row["last_seen"] < now - SEEN_EVERY_S:
-        with book.write() as connection:
-            connection.execute(update(session).where(key).values(last_seen=now))
+        used = update(session).where(key).values(last_seen=now)
+        book.write_if_free(lambda connection: connection.execute(used))  # reading goes on where nothing can be written
     return as_row(User, row)
 
 
