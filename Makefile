@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint types layers unit test-ray mutants frontend frontend-check bench clean
+.PHONY: demo test lint types layers unit test-long test-ray mutants frontend frontend-check bench clean
 
 $(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)
@@ -39,7 +39,11 @@ layers: $(VENV)/.dev
 # One thread for torch and onnxruntime: on shared machines two threads wait for each other more than they work. Three
 # processes for two cores, as many tests wait for servers and browsers; the slow files come first by their names.
 unit: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=25
+
+# The same and what takes long: many examples of each property, fifty kills, several hosts that train together, Ray.
+test-long: $(VENV)/.dev test-ray
+	RALLYTRACE_LONG=1 OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder -o timeout=3600
 
 # Half a gigabyte and minutes of starting nodes: a job of its own. Kills workers of every kind.
 test-ray: $(VENV)/.dev

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rallytrace.evaluate import (
@@ -20,6 +20,8 @@ from rallytrace.evaluate import (
     score_clip,
 )
 from rallytrace.types import XY, BallLabel, BallPoint, PointSource, Visibility
+
+from .often import examples
 
 AT_288, AT_SOURCE = Tolerance(4, 288), Tolerance(4, None)
 HD = (1280, 720)
@@ -204,7 +206,7 @@ whole = st.integers(0, 12).map(float)
 maybe = st.none() | st.tuples(whole, whole)  # few places, so that many pairs lie near the tolerance
 
 
-@settings(max_examples=200, deadline=None)
+@examples(50)
 @given(pairs=st.lists(st.tuples(maybe, maybe), min_size=1, max_size=30), limit_px=st.sampled_from([1.0, 4.0, 5.0, 7.5]))
 def test_parity_with_the_formulas(pairs: list[tuple[XY | None, XY | None]], limit_px: float) -> None:
     tolerance = Tolerance(limit_px, None)

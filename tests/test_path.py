@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rallytrace.tracker import Tracker
@@ -15,6 +15,7 @@ from rallytrace.trajectory.path import AHEAD, BLOCK, PathFinder, Peak
 from rallytrace.types import XY, BallPoint, Frame
 
 from .networks import Brightest, dot_frame
+from .often import examples
 
 DIAGONAL_PX = math.hypot(1280, 720)
 SPOT = (900.0, 200.0)
@@ -79,7 +80,7 @@ def test_of_two_balls_the_one_that_is_seen_longer() -> None:
     assert found([sorted(peaks, key=lambda p: -p.score) for peaks in pictures]) == [flight(i) for i in range(40)]
 
 
-@settings(max_examples=25, deadline=None)
+@examples(10)
 @given(st.integers(0, 2**32), st.integers(0, 3))
 def test_a_finder_that_begins_later_decides_in_the_same_way(seed: int, blocks: int) -> None:
     """What segments of a video, and sessions that go on elsewhere, rest on."""

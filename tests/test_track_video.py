@@ -19,14 +19,8 @@ from rallytrace.track import TrackResult, output_paths
 from rallytrace.types import BallPoint, Clip, Yuv
 
 from .clips import SOURCE, X264, ffmpeg, probe_json, turn
+from .command import run
 from .networks import Brightest
-
-
-def run(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """The real command line, in a process of its own."""
-    command = [sys.executable, "-m", "rallytrace", *map(str, arguments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, check=False)
 
 
 def assert_one_clear_line(done: subprocess.CompletedProcess[str], *words: str) -> None:

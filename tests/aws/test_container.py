@@ -17,6 +17,7 @@ from rallytrace.aws import archive, container, settings
 from rallytrace.aws.redact import clean
 from rallytrace.errors import InputError
 from tests.aws.contract import WAIT_S, Host, read_until
+from tests.often import in_the_long_run
 
 torch = pytest.importorskip("torch")
 SMALL = {  # every value a text, some JSON-encoded, as the service and its SDK have them
@@ -110,6 +111,7 @@ def test_sigterm_in_mid_training_and_another_instance_goes_on(rallies: Path, tmp
     assert (second.base / "model" / "ball.onnx").is_file()
 
 
+@in_the_long_run
 def test_two_hosts_train_together_and_resume_from_the_first_ones_checkpoint(rallies: Path, tmp_path: Path) -> None:
     names = ("127.0.0.1", "127.0.0.2")
     asked = {**SMALL, "steps": "10", "val_every": "10"}
@@ -141,6 +143,7 @@ def test_two_hosts_train_together_and_resume_from_the_first_ones_checkpoint(rall
     assert not list((again[1].base / "model").iterdir())
 
 
+@in_the_long_run
 def test_one_host_with_two_processes_and_a_network_to_begin_with(trained: Host, rallies: Path, tmp_path: Path) -> None:
     """The first job's model.tar.gz is the second one's channel `init`; torchrun starts the processes."""
     (tmp_path / "init").mkdir()

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import delete
 from sqlalchemy.exc import DBAPIError
@@ -29,6 +29,8 @@ from rallytrace.label.jobs import Job
 from rallytrace.label.team import User
 from rallytrace.types import XY
 from tests.label.conftest import ready_video, said
+
+from ..often import examples
 
 MakeJob = Callable[..., Job]
 Person = Callable[..., User]
@@ -104,7 +106,7 @@ def test_a_constant_shift_in_time_is_named() -> None:
     assert drift({f: path[f] for f in range(9)}, path) is None
 
 
-@settings(max_examples=40, deadline=None)
+@examples(20)
 @given(st.lists(st.tuples(st.floats(-1e3, 1e3), st.floats(-1e3, 1e3)), min_size=3, max_size=6))
 def test_the_geometric_median_has_the_least_sum_of_distances(places: list[XY]) -> None:
     def cost(at: XY) -> float:

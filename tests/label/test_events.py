@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from sqlalchemy import Row, delete, func, select, update
 from sqlalchemy.exc import DBAPIError
@@ -36,6 +36,8 @@ from rallytrace.label.team import User
 from rallytrace.labels.sets import Extra, LabelSet
 from rallytrace.types import BallLabel, Visibility
 from tests.label.conftest import ready_video, said
+
+from ..often import examples
 
 MakeJob = Callable[..., Job]
 Person = Callable[..., User]
@@ -211,7 +213,7 @@ _JSON = st.recursive(
 
 
 @pytest.mark.parametrize("book_url", ["postgresql"], indirect=True)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_whatever_comes_is_stored_or_rejected(book: LabelBook, mine: Task, bob: User, data: st.DataObject) -> None:
     names = ["frame", "op", "x", "y", "visibility", "event", "source", "object", "score", "client_ts", "client_seq"]

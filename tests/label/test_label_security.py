@@ -21,6 +21,7 @@ from rallytrace.label import create_app, team
 from rallytrace.label.api_common import COOKIE, MAX_BODY_BYTES
 from rallytrace.label.app import SECURITY
 
+from ..often import often
 from .conftest import said
 from .sites import HERE, Site, clip, error_of
 
@@ -308,7 +309,7 @@ def test_generated_requests_never_make_the_server_fail(site: Site, admin: TestCl
             continue
 
         @settings(
-            max_examples=8,
+            max_examples=often(8, 100),
             deadline=None,
             database=None,
             derandomize=True,

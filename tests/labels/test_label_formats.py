@@ -9,7 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rallytrace.errors import InputError, LabelError, OutputError
@@ -18,6 +18,8 @@ from rallytrace.labels.formats import FORMATS, LabelFormat, detect_format, losse
 from rallytrace.labels.sets import Extra, LabelSet, ReadOptions, WriteOptions, safe_name
 from rallytrace.labels.source import Source
 from rallytrace.types import XY, BallLabel, Visibility
+
+from ..often import examples
 
 WH = (1280, 720)
 SIZE = ReadOptions(wh=WH)
@@ -196,7 +198,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("to", FORMATS.values(), ids=FORMATS)
-@settings(max_examples=25, deadline=None)
+@examples(10)
 @given(found=states, holes=st.sets(st.integers(0, 11)))
 def test_any_labels_come_back(to: LabelFormat, scratch: Path, found: list, holes: set[int]) -> None:
     labels = [BallLabel(n, xy, visibility) for n, (xy, visibility) in enumerate(found) if n not in holes]

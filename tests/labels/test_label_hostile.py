@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rallytrace.errors import LabelError, RallytraceError
@@ -20,6 +20,8 @@ from rallytrace.labels.formats import FORMATS, read_sets, write_sets
 from rallytrace.labels.sets import MAX_FRAMES, LabelSet, ReadOptions
 from rallytrace.labels.source import Source
 from rallytrace.types import BallLabel, Visibility
+
+from ..often import examples
 
 SIZE = ReadOptions(wh=(1280, 720))
 
@@ -226,7 +228,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-@settings(max_examples=60, deadline=None)
+@examples(20)
 @given(data=st.data())
 def test_damaged_files_raise_label_errors_only(name: str, written: dict[str, list[Path]], data: st.DataObject) -> None:
     path = data.draw(st.sampled_from(written[name]))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rallytrace.trajectory import Linker, link
 from rallytrace.types import BallPoint, PointSource
+
+from ..often import examples
 
 WH = (1280, 720)
 
@@ -37,7 +39,7 @@ def streams(draw: st.DrawFn) -> list[BallPoint]:
 options = st.fixed_dictionaries({"fill": st.integers(0, 5), "reject": st.booleans()})
 
 
-@settings(max_examples=200, deadline=None)
+@examples(40)
 @given(points=streams(), how=options)
 def test_every_frame_once_in_order_and_only_marked_changes(points: list[BallPoint], how: dict) -> None:
     out = list(link(points, WH, **how))
@@ -57,7 +59,7 @@ def test_every_frame_once_in_order_and_only_marked_changes(points: list[BallPoin
                 assert before.xy is None or how["reject"]
 
 
-@settings(max_examples=100, deadline=None)
+@examples(30)
 @given(points=streams(), how=options, cut=st.integers(0, 40))
 def test_what_came_out_does_not_depend_on_what_comes_later(points: list[BallPoint], how: dict, cut: int) -> None:
     whole = list(link(points, WH, **how))
@@ -67,7 +69,7 @@ def test_what_came_out_does_not_depend_on_what_comes_later(points: list[BallPoin
     assert len(early) >= min(cut, len(points)) - linker.delay_frames
 
 
-@settings(max_examples=100, deadline=None)
+@examples(30)
 @given(points=streams(), how=options, power=st.sampled_from([-1, 1, 2]))
 def test_decisions_scale_with_the_picture(points: list[BallPoint], how: dict, power: int) -> None:
     k = 2.0**power
@@ -77,7 +79,7 @@ def test_decisions_scale_with_the_picture(points: list[BallPoint], how: dict, po
     assert [p.source for p in link(scaled, wh, **inside)] == [p.source for p in link(points, WH, **inside)]
 
 
-@settings(max_examples=100, deadline=None)
+@examples(30)
 @given(points=streams(), how=options)
 def test_mirrored_points_give_the_mirrored_result(points: list[BallPoint], how: dict) -> None:
     def mirrored(p: BallPoint) -> BallPoint:

@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rallytrace.errors import LabelError
@@ -14,7 +14,9 @@ from rallytrace.labels import load_clips, read_labels, write_labels
 from rallytrace.trajectory import Trajectory
 from rallytrace.types import BallLabel, BallPoint, PointSource, Visibility
 
-QUICK = settings(max_examples=150, deadline=None)
+from ..often import examples
+
+QUICK = examples(40)
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rallytrace import RallyOptions, make_clip, track_video
@@ -17,6 +17,7 @@ from rallytrace.types import BallPoint, Frame, PointSource
 from rallytrace.video import probe
 
 from ..networks import Brightest
+from ..often import examples
 from .footage import WH, make_frames, small_spec, write_video
 
 
@@ -24,7 +25,7 @@ def track(tracker: Tracker, frames: list[Frame]) -> list[BallPoint]:
     return [point for frame in frames for point in tracker.push(frame)] + tracker.flush()
 
 
-@settings(max_examples=6, deadline=None)
+@examples(3)
 @given(
     st.sets(st.integers(1, 419), max_size=5),
     st.sets(st.integers(1, 419), max_size=150),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import shutil
 import socket
 import threading
@@ -25,7 +24,9 @@ from rallytrace.serve.protocol import FrameRecord
 from rallytrace.types import Image
 from tests.serve.conftest import Running, wait_until
 
-CASES = int(os.environ.get("RALLYTRACE_SCHEMATHESIS_CASES", "60"))
+from ..often import often
+
+CASES = often(40, 1000)
 CSV, PARQUET, EVENTS = "text/csv", "application/vnd.apache.parquet", "text/event-stream"
 
 
@@ -338,7 +339,7 @@ def schema(shared_server: Running) -> Any:
 
 
 def test_no_request_of_the_schema_breaks_the_server(schema: Any, shared_server: Running) -> None:
-    """RALLYTRACE_SCHEMATHESIS_CASES: requests over all operations."""
+    """CASES requests over all operations."""
     operations = [operation.ok() for operation in schema.get_all_operations()]
     each = max(1, CASES // len(operations))
     n_cases = 0

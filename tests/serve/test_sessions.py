@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
@@ -22,6 +22,8 @@ from rallytrace.serve import protocol
 from rallytrace.serve.protocol import Ack, Done, End, Error, Points, Resume, Start, Started
 from rallytrace.serve.security import KeyFile
 from tests.serve.conftest import Running, wait_until
+
+from ..often import examples
 
 WH = (512, 288)
 
@@ -241,7 +243,7 @@ def test_mistakes_are_told_and_closed(
     wait_until(lambda: len(shared_server.services.sessions) <= before, "the session to go")
 
 
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@examples(10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.text(max_size=30) | st.binary(max_size=60), min_size=1, max_size=4), st.booleans())
 def test_garbage_ends_its_own_connection_only(shared_server: Running, messages: list[str | bytes], open: bool) -> None:
     with stream(shared_server) as client:
