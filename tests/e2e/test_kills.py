@@ -1,6 +1,7 @@
 """Processes killed at random points: nothing half-made is ever under its name, and a rerun does the rest only."""
 
 import hashlib
+import json
 import multiprocessing
 import os
 import random
@@ -16,6 +17,7 @@ import pytest
 from rallytrace import RallyOptions, Trajectory, cli, make_clip, video
 from rallytrace.checkpoint import load_checkpoint, load_torch
 from rallytrace.features import load_features
+from rallytrace.names import RECORD
 
 from ..often import often
 
@@ -145,6 +147,8 @@ def test_track(clips: Path, tmp_path: Path) -> None:
             if path.suffix == ".csv":
                 assert digest(path) == want[path.name]
                 assert len(Trajectory.from_csv(path)) == FRAMES
+            elif path.name.endswith(RECORD):
+                assert json.loads(path.read_text())
             else:
                 with video.read(path) as reader:
                     assert sum(1 for _ in reader) == FRAMES
