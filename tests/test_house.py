@@ -25,7 +25,7 @@ def code_lines(path: Path) -> int:
 
 
 def test_the_whole_system_stays_small() -> None:
-    assert 1000 < sum(map(code_lines, SOURCES)) <= 21_000
+    assert 1000 < sum(map(code_lines, SOURCES)) <= 23_000
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT / "src")))

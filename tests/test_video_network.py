@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
@@ -18,8 +19,9 @@ from typing import ClassVar
 
 import pytest
 
-from rallytrace import Trajectory
+from rallytrace import Trajectory, track_video
 from rallytrace.errors import VideoError
+from rallytrace.scale.inputs import local
 from rallytrace.video import probe, read
 
 from .clips import clip, golden, run
@@ -71,6 +73,56 @@ class Endless(BaseHTTPRequestHandler):
 @pytest.fixture
 def endless() -> Iterator[str]:
     yield from serve(Endless)
+
+
+class Plain(BaseHTTPRequestHandler):
+    """A transport stream with sound from a server that knows no ranges; /nolength does not say how long it is."""
+
+    def do_GET(self) -> None:
+        data = clip("aac-offset.ts").read_bytes()
+        self.send_response(200)
+        self.send_header("Content-Type", "video/mp2t")
+        if self.path != "/nolength.ts":
+            self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        with suppress(OSError):
+            self.wfile.write(data if self.path != "/broken.ts" else data[: len(data) // 2])
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def plain() -> Iterator[str]:
+    yield from serve(Plain)
+
+
+def test_a_file_from_a_server_without_ranges_is_a_file(plain: str) -> None:
+    url = f"{plain}/x.ts"
+    with local(url) as path:
+        assert str(path) != url
+        assert Path(path).read_bytes() == clip("aac-offset.ts").read_bytes()
+        with read(path) as reader:
+            assert not reader.info.is_live
+            assert reader.info.has_audio
+    assert not Path(path).exists()
+
+
+def test_a_file_that_breaks_off_is_one_line(plain: str) -> None:
+    with pytest.raises(VideoError, match=r"/broken\.ts broke off"), local(f"{plain}/broken.ts"):
+        pass
+
+
+def test_what_may_be_endless_is_left_to_ffmpeg(plain: str, endless: str, files: str, tmp_path: Path) -> None:
+    (tmp_path / "list.m3u8").write_text("#EXTM3U\n")
+    for url in (f"{plain}/nolength.ts", f"{endless}/live.ts", f"{files}/list.m3u8", "http://127.0.0.1:9/nobody.ts"):
+        with local(url) as path:
+            assert path == url
+
+
+def test_what_a_stream_lacks_is_said(plain: str, tmp_path: Path) -> None:
+    result = track_video(f"{plain}/nolength.ts", tmp_path, draw_video=False)
+    assert any("read as a live stream" in line for line in result.problems)
 
 
 def test_a_file_over_http_is_a_file(tmp_path: Path, files: str) -> None:
@@ -226,4 +278,4 @@ def test_a_live_stream_is_tracked_until_ctrl_c(endless: str, tmp_path: Path) -> 
     rows = Trajectory.from_csv(tmp_path / "court.csv")
     with read(tmp_path / "court.tracked.mp4") as reader:
         assert sum(1 for _ in reader) == len(rows) > 5
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["court.csv", "court.tracked.mp4"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["court.csv", "court.track.json", "court.tracked.mp4"]

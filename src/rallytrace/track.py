@@ -146,6 +146,8 @@ def track_video(
 def _about(info: VideoInfo, draw_video: bool) -> list[str]:
     """What is worth knowing of a video that is tracked, a line each."""
     lines = []
+    if info.is_live and info.path.lower().startswith(("http://", "https://")):
+        lines.append("read as a live stream: points from the past alone, no sound; if it is a file, download it first")
     if info.interlaced == "frame":
         lines.append("interlaced: each frame is its first field's moment, --fields gives the second one's too")
     if draw_video and info.colours.hdr is not None:
