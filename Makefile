@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint types layers unit test-long test-ray mutants frontend frontend-check bench clean
+.PHONY: demo test lint types layers unit test-long test-ray mutants frontend frontend-check locks bench clean
 
 $(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)
@@ -63,6 +63,17 @@ frontend:
 frontend-check:
 	cd frontend && npm ci --no-audit --no-fund && npm run lint && npm run typecheck && npm test
 	out=$$(mktemp -d)/static && (cd frontend && RALLYTRACE_STATIC=$$out npm run build) && diff -r $$out src/rallytrace/label/static
+
+# The packages of the images, each with the hashes of its files. With uv: pip install uv.
+LOCK := uv pip compile --quiet --generate-hashes --python-version 3.11 --python-platform linux --no-annotate --no-header
+IMAGE := pyproject.toml -c constraints.txt --extra serve --extra aws --extra store
+CUDA := docker/locks/cuda.in --override docker/locks/cuda.override
+locks:
+	$(LOCK) docker/locks/build.in -o docker/locks/build.txt
+	$(LOCK) $(IMAGE) -o docker/locks/cpu.txt
+	$(LOCK) $(IMAGE) --extra train -o docker/locks/cpu-train.txt
+	$(LOCK) $(IMAGE) $(CUDA) -o docker/locks/cuda.txt
+	$(LOCK) $(IMAGE) $(CUDA) --extra train -o docker/locks/cuda-train.txt
 
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/track.py

@@ -10,7 +10,8 @@ import httpx
 import numpy as np
 import pytest
 
-from rallytrace import load_network, track_video, video
+from rallytrace import Client, load_network, track_video, video
+from rallytrace.errors import EndpointError, InputError
 from rallytrace.serve.app import ServeOptions
 from rallytrace.serve.jobs import Jobs
 from tests.serve.conftest import Running, wait_until
@@ -96,3 +97,22 @@ def test_a_drawn_video_has_a_bound_on_the_disk(serve: Callable[..., Running], ra
     assert answer.status_code in (400, 507), answer.text
     jobs: Jobs = server.services.jobs
     wait_until(lambda: not list(jobs.folder.iterdir()), "what was half written to be removed")
+
+
+def test_the_client_fetches_it(
+    shared_server: Running, rally_clip: Path, tmp_path: Path, expected: list[np.ndarray]
+) -> None:
+    to = tmp_path / "deep" / "drawn.mp4"
+    with Client(shared_server.url, deadline_s=5.0) as client:
+        client.draw_video(rally_clip, to, model="window3")
+        found = _pictures(to)
+        assert all((one == other).all() for one, other in zip(found, expected, strict=True))
+        (tmp_path / "none.mp4").write_bytes(b"no video")
+        with pytest.raises(EndpointError, match="cannot track"):
+            client.draw_video(tmp_path / "none.mp4", tmp_path / "x.mp4")
+        with pytest.raises(EndpointError, match="no model"):
+            client.draw_video(rally_clip, tmp_path / "x.mp4", model="nothing")
+        with pytest.raises(InputError, match="does not exist"):
+            client.draw_video(tmp_path / "gone.mp4", tmp_path / "x.mp4")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["deep", "none.mp4"]
+    assert not shared_server.services.jobs._jobs

@@ -19,6 +19,7 @@ from rallytrace.errors import EndpointError
 from rallytrace.geometry import FrameTransform
 from rallytrace.serve.client_batch import AsyncBatches
 from rallytrace.serve.client_connect import NoWebSocket, Server, TryAgain
+from rallytrace.serve.client_jobs import draw_video
 from rallytrace.serve.client_session import AsyncSession
 from rallytrace.serve.protocol import Codec, Start
 from rallytrace.track import TrackResult, track_video
@@ -74,6 +75,23 @@ class AsyncClient:
         except (KeyError, TypeError):
             raise EndpointError(f"{self._server.url}/v1/models lists no networks") from None
         return listed
+
+    async def draw_video(
+        self,
+        source: str | Path,
+        to: str | Path,
+        *,
+        model: str | None = None,
+        threshold: float | None = None,
+        overlap: int | None = None,
+        fill: int | None = None,
+    ) -> None:
+        """Send the file `source`, and write the video that the server draws on to `to`. The server's defaults for None.
+
+        Raises InputError, EndpointError, OutputError.
+        """
+        query = {"model": model, "threshold": threshold, "overlap": overlap, "fill": fill}
+        await draw_video(self._server, Path(source), Path(to), query, self._deadline_s)
 
     @asynccontextmanager
     async def session(
@@ -175,6 +193,10 @@ class Client:
     def models(self) -> list[dict[str, Any]]:
         """The networks that the server has. Raises EndpointError."""
         return self._wait(self._client.models())
+
+    def draw_video(self, source: str | Path, to: str | Path, **options: Any) -> None:
+        """As `AsyncClient.draw_video`: this machine needs neither network nor encoder."""
+        self._wait(self._client.draw_video(source, to, **options))
 
     @contextmanager
     def session(self, source_wh: tuple[int, int], **options: Any) -> Iterator[RemoteTracker]:

@@ -7,6 +7,8 @@ import hashlib
 import json
 import re
 import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -95,21 +97,32 @@ class Server:
             raise NoWebSocket(str(error)) from None
 
     async def request(self, method: str, path: str, **options: Any) -> Any:
-        """The JSON that the server answers. Raises TryAgain, EndpointError."""
+        """The JSON that the server answers, None for no body. Raises TryAgain, EndpointError."""
         try:
-            async with httpx.AsyncClient(
-                verify=self._tls or False, headers=self._headers, timeout=ANSWER_TIMEOUT_S
-            ) as http:
-                answer = await http.request(method, self.url + path, **options)
-            if answer.status_code == 200:
-                return answer.json()
-            raise self.refusal(answer.status_code, answer.headers, answer.content)
+            async with self._exchange(method, path, **options) as answer:
+                body = await answer.aread()
+                return json.loads(body) if body else None
+        except ValueError:
+            raise EndpointError(f"{self.url}{path} gives no answer of a rallytrace server (not JSON)") from None
+
+    async def download(self, path: str) -> AsyncIterator[bytes]:
+        """The bytes that the server answers. Raises TryAgain, EndpointError."""
+        async with self._exchange("GET", path) as answer:
+            async for chunk in answer.aiter_bytes():
+                yield chunk
+
+    @asynccontextmanager
+    async def _exchange(self, method: str, path: str, **options: Any) -> AsyncIterator[httpx.Response]:
+        try:
+            http = httpx.AsyncClient(verify=self._tls or False, headers=self._headers, timeout=ANSWER_TIMEOUT_S)
+            async with http, http.stream(method, self.url + path, **options) as answer:
+                if answer.status_code not in (200, 202, 204):
+                    raise self.refusal(answer.status_code, answer.headers, await answer.aread())
+                yield answer
         except NoWebSocket as error:
             raise EndpointError(f"{self.url}{path} gives no answer of a rallytrace server ({error})") from None
         except httpx.HTTPError as error:
             raise await self._unreachable(_os_error(error)) from None
-        except ValueError:
-            raise EndpointError(f"{self.url}{path} gives no answer of a rallytrace server (not JSON)") from None
 
     def unauthorized(self) -> EndpointError:
         """The key is wrong, or missing."""
