@@ -1,6 +1,7 @@
 """Image and points move together; samples depend on nothing but their number; a split is by match."""
 
 import dataclasses
+import math
 from pathlib import Path
 
 import numpy as np
@@ -196,6 +197,16 @@ def test_an_erased_ball_leaves_only_ground_and_no_target() -> None:
         assert bool(sample["known"].all())
 
 
+@pytest.mark.parametrize("xy", [(2.0, 2.0), (61.0, 2.0), (2.0, 29.0), (61.0, 29.0)])
+def test_a_ball_at_the_picture_s_edge_is_erased_too(xy: tuple[float, float]) -> None:
+    clip = numbered(40)
+    column, row = int(xy[0]), int(xy[1])
+    clip.pictures[:, row - 1 : row + 2, column - 1 : column + 2] = 255
+    labels = [BallLabel(i, clip.transform.to_source(xy)) for i in range(40)]
+    dataset = windows(dataclasses.replace(NO_AUGMENTATION, erase=1.0), dataclasses.replace(clip, labels=labels))
+    assert all(int(dataset[number]["window"].max()) < 255 for number in range(36))
+
+
 def test_nothing_is_erased_where_a_ball_may_be_left() -> None:
     clip = flying_dot(unlabelled=frozenset(range(3, 40, 5)))  # one in each window
     dataset = windows(dataclasses.replace(NO_AUGMENTATION, erase=1.0), clip)
@@ -238,12 +249,45 @@ def test_the_background_stays_where_the_middle_picture_is_aimed_at(axis: int) ->
     assert abs(moved[pans] + moved[pans][:, ::-1]).max() <= 6  # as far to the left as to the right
 
 
+def test_a_crop_may_be_the_whole_picture() -> None:
+    whole = windows(dataclasses.replace(NO_AUGMENTATION, crop_wh=(512, 288), on_ball=0.5))
+    plain = windows(NO_AUGMENTATION)
+    starts = {plain[number]["window"].numpy().tobytes() for number in range(36)}
+    assert {whole[number]["window"].numpy().tobytes() for number in range(36)} == starts
+
+
 def test_noise_and_tone_leave_the_dot_in_place_and_the_background_clean() -> None:
     dataset = windows(dataclasses.replace(NO_AUGMENTATION, noise=4.0, gain=0.2))
     sample = dataset[3]
     background = sample["window"][SPEC.frames]
     assert background.float().std() == 0  # a median has no sensor noise
     assert sample["window"][0].float().std() > 1
+
+
+def test_tone_goes_both_ways_and_is_one_for_a_window() -> None:
+    """The ground of 30 becomes darker and brighter; brightness alone may add or take 0.3 * 128 = 38."""
+    dataset = windows(dataclasses.replace(NO_AUGMENTATION, gain=0.3))
+    grounds = np.array([dataset[number]["window"][:, 0, 0].numpy() for number in range(30)], int)
+    assert (grounds == grounds[:, :1]).all()
+    assert grounds.min() < 20
+    assert grounds.max() > 50
+
+
+def test_blur_spreads_one_pixel_evenly() -> None:
+    """The kernel is (s, 1, s) / (1 + 2 s) along rows and along columns, with s from exp(-0.5 / 0.4^2) to exp(-0.5)."""
+    pictures = np.zeros((40, 32, 64), np.uint8)
+    pictures[:, 16, 20] = 250
+    clip = dataclasses.replace(flying_dot(), pictures=pictures, medians=np.full((1, 32, 64), 90, np.uint8))
+    dataset = windows(dataclasses.replace(NO_AUGMENTATION, blur=1.0), clip)
+    for number in range(10):
+        *seen, background = dataset[number]["window"].numpy().astype(float)
+        spot = seen[0][15:18, 19:22]
+        assert seen[0].sum() == spot.sum() == pytest.approx(250, abs=4)
+        side = spot[1, 0] / spot[1, 1]
+        assert math.exp(-0.5 / 0.4**2) - 0.01 < side < math.exp(-0.5) + 0.01
+        kernel = np.array([side, 1, side]) / (1 + 2 * side)
+        assert spot == pytest.approx(250 * np.outer(kernel, kernel), abs=2)
+        assert (background == 90).all()  # up to the edge
 
 
 def test_jpeg_augmentation_runs_and_stays_close() -> None:
