@@ -9,6 +9,7 @@ import pytest
 
 from rallytrace.errors import LabelError, OutputError
 from rallytrace.labels import load_clips, read_labels, write_labels
+from rallytrace.labels.formats import read_sets
 from rallytrace.types import BallLabel, Visibility
 
 CLEAR, ABSENT = Visibility.CLEAR, Visibility.ABSENT
@@ -37,13 +38,32 @@ TWO = {0: BallLabel(0, (10.0, 20.0)), 1: BallLabel(1, None, ABSENT)}
         " Frame , Visibility , X , Y\n 0 , 1 , 10 , 20\n1,0,0,0\n",
         "Frame,Visibility,X,Y\n0.0,1.0,10.0,2e1\n1.0,0.0,,\n",
         "Frame,Visibility,X,Y\n1,0,-1,-1\n\n0,1,10,20\n",
-        "Frame,Visibility,X,Y,Time,Score,Source\n0,1,10.00,20.00,00:00:00.000,0.9,model\n1,0,0,0,00:00:00.033,0.1,none\n",
+        "Frame,Visibility,X,Y,Score,Source\n0,1,10.00,20.00,0.9,accepted\n1,0,0,0,,manual\n",
         'Frame,Visibility,X,Y,Z,Event,Timestamp\n0,1,10,20,3.5,"hit, left",nan\n1,0,0,0,,,\n',
+        CSV.replace(",", ";"),
+        "Frame;Visibility;X;Y\r\n0;1;10,0;20,00\r\n1;0;0;0\r\n",
+        CSV.replace(",", "\t"),
+        "sep=;\r\n" + CSV.replace(",", ";"),
+        "\ufeffsep=,\n" + CSV,
+        '"sep=|"\n' + CSV.replace(",", "|"),
+        "sep=\t\n" + CSV.replace(",", "\t"),
+        CSV.encode("utf-16"),
+        CSV.encode("utf-16-le"),
+        CSV.encode("utf-16-be"),
+        CSV.replace(",", "\t").encode("utf-16"),
+        CSV.encode("utf-32"),
     ],
-    ids=["plain", "crlf", "bom", "bom-crlf", "racketvision", "lower", "spaces", "floats", "order", "track", "extra"],
+    ids=[
+        *("plain", "crlf", "bom", "bom-crlf", "racketvision", "lower", "spaces", "floats", "order", "label", "extra"),
+        *("semicolons", "commas in numbers", "tabs", "sep", "bom-sep", "sep-quoted", "sep-tab"),
+        *("utf-16", "utf-16-le", "utf-16-be", "utf-16-tabs", "utf-32"),
+    ],
 )
-def test_variants_of_the_same_labels(tmp_path: Path, content: str) -> None:
-    assert read_labels(written(tmp_path, content)) == TWO
+def test_variants_of_the_same_labels(tmp_path: Path, content: str | bytes) -> None:
+    path = written(tmp_path, content)
+    assert read_labels(path) == TWO
+    (labels,) = read_sets(path)
+    assert labels.labels == TWO
 
 
 def test_visibility_decides_not_the_position(tmp_path: Path) -> None:
@@ -71,9 +91,13 @@ def test_header_alone_is_a_clip_without_labels(tmp_path: Path) -> None:
     [
         ("", ["empty", "Frame,Visibility,X,Y"]),
         (b"\x00\x01\xff\xfe binary", ["UTF-8"]),
-        (CSV.encode("utf-16"), ["UTF-8"]),
+        ("# Wörter\n".encode("cp1252") + CSV.encode(), ["UTF-8 or UTF-16", "0xf6 in line 1", "save it as CSV UTF-8"]),
+        ("Frame Visibility X Y\n0 1 10 20\n", ["'frame visibility x y'", ", ; tab or |"]),
+        ("sep=;\n" + CSV, ["line 2", "Frame", "missing"]),
+        ("sep=;\nFrame;Visibility;X;Y\n0;1;ten;20\n", ["line 3", "'ten'"]),
+        ("Frame,Visibility,X,Y,Time\n0,1,10,20,00:00:00.000\n", ["a tracker wrote it", "--as labels"]),
+        ("Frame,Visibility,X,Y,Source\n0,0,0,0,none\n", ["a tracker wrote it", "--as labels"]),
         ("Frame,Ball,x,y\n0,1,0.5,0.5\n", ["line 1", "Visibility", "missing"]),
-        ("Frame;Visibility;X;Y\n0;1;10;20\n", ["line 1", "Frame", "missing"]),
         ("Frame,Visibility,X,Y,X\n0,1,10,20,30\n", ["line 1", "X", "twice"]),
         ("Frame,Visibility,X,Y\n0,1,nan,20\n", ["line 2", "X", "'nan'", "finite number"]),
         ("Frame,Visibility,X,Y\n0,0,nan,0\n", ["line 2", "X", "'nan'"]),

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from rallytrace.errors import LabelError, MissingDependency, OutputError
-from rallytrace.labels import read_labels
+from rallytrace.labels.formats import read_sets
+from rallytrace.labels.sets import ReadOptions
 from rallytrace.trajectory import CsvWriter, Trajectory, format_time
 from rallytrace.types import BallPoint, PointSource
 
@@ -83,7 +84,8 @@ def test_csv_text_and_what_other_tools_see(tmp_path: Path) -> None:
         rows = list(csv.DictReader(file))
     assert [row["Visibility"] for row in rows] == ["1", "0", "1"]
     assert (float(rows[1]["X"]), float(rows[1]["Y"])) == (0, 0)
-    assert {f: label.xy for f, label in read_labels(path).items()} == {0: (10, 20.13), 1: None, 2: (0, 0)}
+    (found,) = read_sets(path, None, ReadOptions(origin="labels"))
+    assert {f: label.xy for f, label in found.labels.items()} == {0: (10, 20.13), 1: None, 2: (0, 0)}
 
 
 def test_csv_without_source_and_in_another_order(tmp_path: Path) -> None:

@@ -411,7 +411,7 @@ def test_import_loses_nothing_that_the_book_can_hold(book: LabelBook, make_job: 
     turned = Extra(event="bounce", blur=(2.0, 4.0))
     found = LabelSet("a", {0: first, 1: BallLabel(1, (2.0, 5.0))}, {0: extra, 1: turned})
     (video,) = job_labels(book, job.id)
-    assert import_set(book, admin, job.id, video.video.id, found, "a.csv") == (2, 0, 0)
+    assert import_set(book, admin, job.id, video.video.id, found, "a.csv") == (2, 0, 0, 0)
     (exported,) = label_sets(job_labels(book, job.id))
     assert exported.labels == found.labels
     assert exported.extras[0] == replace(extra, source="import:a.csv")

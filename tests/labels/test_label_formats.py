@@ -299,3 +299,45 @@ def test_safe_names() -> None:
     assert safe_name("../../etc/passwd") == "_.._etc_passwd"
     assert safe_name("") == "clip"
     assert len(safe_name("ü" * 4000).encode()) <= 120
+
+
+TRACKED = (
+    "Frame,Visibility,X,Y,Time,Score,Source\n0,1,10.00,20.00,00:00:00.000,0.9000,model\n"
+    "1,0,0.00,0.00,00:00:00.033,0.1000,none\n2,1,12.00,22.00,00:00:00.067,0.2000,filled\n"
+)
+
+
+def test_what_a_tracker_wrote_is_proposals_unless_the_user_says_otherwise(tmp_path: Path) -> None:
+    """Ours, and the published solution's, which has times only."""
+    ours, other = tmp_path / "a.csv", tmp_path / "b.csv"
+    ours.write_text(TRACKED)
+    other.write_text("\n".join(",".join(line.split(",")[:5]) for line in TRACKED.splitlines()) + "\n")
+    for path in (ours, other):
+        (found,) = read_sets(path)
+        assert (set(found.labels), found.unlabelled) == ({0, 2}, [1])
+        assert not any(found.extra(frame).keyframe for frame in found.labels)
+        assert len(found.notes) == 1
+        assert "a tracker wrote it" in found.notes[0]
+        (said,) = read_sets(path, None, ReadOptions(origin="labels"))
+        assert (set(said.labels), said.labels[1].xy, said.extra(0).keyframe) == ({0, 1, 2}, None, True)
+        assert said.notes == ()
+    write_sets(read_sets(ours, None, ReadOptions(origin="labels")), "tracknetv2", tmp_path / "labels")
+    assert set(read_labels(tmp_path / "labels" / "a_ball.csv")) == {0, 1}  # the filled one is interpolated
+    write_sets(read_sets(ours), "tracknetv2", tmp_path / "proposals")
+    assert read_labels(tmp_path / "proposals" / "a_ball.csv") == {}
+    (again,) = read_sets(tmp_path / "proposals" / "a_ball.csv")
+    assert not any(again.extra(frame).keyframe for frame in again.labels)
+
+
+def test_any_file_is_proposals_where_the_user_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("Frame,Visibility,X,Y\n0,1,10,20\n1,0,0,0\n")
+    (found,) = read_sets(path, None, ReadOptions(origin="proposals"))
+    assert (set(found.labels), found.length, found.extra(0).keyframe) == ({0}, 2, False)
+
+
+def test_missing_absent_counts_up_to_the_last_row_where_nobody_tells_the_length(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("Frame,Visibility,X,Y\n0,1,10,20\n3,1,10,20\n")
+    (found,) = read_sets(path, None, ReadOptions(silence="absent"))
+    assert found.unlabelled == []

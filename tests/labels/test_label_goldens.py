@@ -255,7 +255,7 @@ def test_tracknetv2_and_its_relatives(put, tmp_path: Path) -> None:
         "Frame,Visibility,X,Y,Time,Score,Source\n0,1,5,6,00:00:00.000,0.9,model\n1,1,6,6,00:00:00.033,0.2,filled\n"
     )
     trajectory = only(put("track/rally.csv", tracked))
-    assert [trajectory.extra(frame).keyframe for frame in (0, 1)] == [True, False]
+    assert [trajectory.extra(frame).keyframe for frame in (0, 1)] == [False, False]
     assert trajectory.extra(0).score == 0.9
     order = put("order/Labels.csv", "Frame,X,Y,Visibility,Z\n0,5,6,1,9\n1,0,0,0,9\n")
     assert told(only(order)) == {0: (5, 6), 1: None}

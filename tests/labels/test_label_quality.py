@@ -83,3 +83,18 @@ def test_stats() -> None:
     assert told["speed_px_per_frame"] == {"median": 10, "p90": 10, "p99": 10, "max": 10}
     assert told["invisible_runs"] == {"count": 2, "median": 1.5, "longest": 2}
     assert stats(a_set({}))["speed_px_per_frame"] is None
+
+
+def test_shares_of_the_picture_and_zeros_are_found_once() -> None:
+    """With a size, without one, and where only some are so."""
+    shares = {frame: (x / 1280, y / 720) for frame, (x, y) in flight().items()}
+    for wh in (WH, None):
+        (finding,) = [each for each in check(a_set(shares, wh=wh)) if each.kind == "corner"]
+        assert finding.frame == 0
+        assert finding.message.startswith("(0.078, 0.417): 40 of 40 positions are from 0 to 1, expected pixels")
+    assert (20, "corner") in kinds({**flight(), 20: (0.0, 0.0), 21: (0.0, 0.0)})
+
+
+def test_places_in_no_picture_there_is_are_found_without_its_size() -> None:
+    assert (20, "outside") in kinds({**flight(), 20: (500_000.0, 300.0)}, wh=None)
+    assert kinds({0: (7000.0, 4000.0)}, wh=None) == []

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
 from rallytrace.label import open_book
 from rallytrace.label.jobs import create_job
@@ -36,8 +37,8 @@ def test_convert_there_and_back(table: Path, tmp_path: Path) -> None:
     assert told["lost"] == ["1 labels lose visibility hard"]
     assert [Path(path).name for path in told["files"]] == ["gt.txt", "seqinfo.ini"]
     assert_one_clear_line(run(*first, "--unlabelled", "absent"), "exists already", "--overwrite")
-    text = run("labels", "convert", out / "rally", "--to", "tracknetv2", "--out", tmp_path / "back")
-    assert text.stdout.startswith("rally: 5 frames, 3 with a ball, 2 without, 0 unlabelled\n")
+    told_back = run("labels", "convert", out / "rally", "--to", "tracknetv2", "--out", tmp_path / "back")
+    assert told_back.stdout.startswith("rally: 5 frames, 3 with a ball, 2 without, 0 unlabelled\n")
     back = read_labels(tmp_path / "back" / "rally_ball.csv")
     assert [label.xy for label in back.values()] == [(10, 20), (12, 22), None, None, (14, 600)]
 
@@ -110,7 +111,7 @@ def project(tmp_path: Path) -> Path:
 def test_labels_of_a_project_go_in_and_out(project: Path, table: Path, tmp_path: Path) -> None:
     table.write_text("Frame,Visibility,X,Y,Keyframe\n0,1,10,20,1\n1,2,12,22,1\n2,0,0,0,1\n3,1,13,23,0\n")
     told = json.loads(run("labels", "import", project, table, "--job", "rally", "--json").stdout)
-    assert told == {"imported": 3, "skipped": 0, "interpolated": 1}
+    assert told == {"imported": 3, "skipped": 0, "interpolated": 1, "proposed": 0}
     again = run("labels", "import", project, table, "--job", "rally", "--video", "rally")
     assert again.stdout == "rally.mp4: 0 labels taken in, 3 skipped, 1 interpolated left out\n"
     export = ("labels", "export", project, "--job", "rally", "--to", "tracknetv2", "--out", tmp_path / "out")
@@ -120,6 +121,24 @@ def test_labels_of_a_project_go_in_and_out(project: Path, table: Path, tmp_path:
     assert read_labels(tmp_path / "out" / "rally_ball.csv") == read_labels(table)
 
 
+def test_a_trajectory_becomes_proposals_of_a_project(project: Path, tmp_path: Path) -> None:
+    tracked = tmp_path / "rally.csv"
+    rows = ("0,1,10,20,00:00:00.000,0.9,model", "1,0,0,0,00:00:00.033,0.1,none", "2,1,12,22,00:00:00.067,0.2,filled")
+    tracked.write_text("\n".join(("Frame,Visibility,X,Y,Time,Score,Source", *rows)) + "\n")
+    words = ("labels", "import", project, tracked, "--job", "rally")
+    for _ in range(2):  # again instead of twice
+        done = run(*words, "--json")
+        assert json.loads(done.stdout) == {"imported": 0, "skipped": 0, "interpolated": 0, "proposed": 2}
+    assert "a tracker wrote it" in done.stderr
+    with open_book(project / "book.sqlite") as book, book.read() as connection:
+        found = [tuple(row) for row in connection.execute(text("SELECT frame, x, y, score FROM proposal"))]
+        runs = [tuple(row) for row in connection.execute(text("SELECT model, state FROM proposal_run"))]
+    assert found == [(0, 10, 20, 0.9), (2, 12, 22, 0.2)]
+    assert runs == [("import:rally.csv", "done")]
+    said = run(*words, "--as", "labels")
+    assert said.stdout == "rally.mp4: 2 labels taken in, 0 skipped, 1 interpolated left out\n"
+
+
 def test_of_many_clips_the_one_of_the_video_is_taken(project: Path, tmp_path: Path) -> None:
     names = [f"{clip}/{n:04}.jpg" for clip, last in (("rally", 3), ("long", 90)) for n in range(last)]
     images = [{"id": n, "file_name": name, "width": 1280, "height": 720} for n, name in enumerate(names)]
@@ -127,7 +146,7 @@ def test_of_many_clips_the_one_of_the_video_is_taken(project: Path, tmp_path: Pa
     file = tmp_path / "coco.json"
     file.write_text(json.dumps({"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "ball"}]}))
     told = run("labels", "import", project, file, "--job", "rally", "--json")
-    assert json.loads(told.stdout) == {"imported": 3, "skipped": 0, "interpolated": 0}
+    assert json.loads(told.stdout) == {"imported": 3, "skipped": 0, "interpolated": 0, "proposed": 0}
     wrong = run("labels", "import", project, file, "--job", "other")
     assert_one_clear_line(wrong, "has 0 clips called 'other.mp4', expected one")
 

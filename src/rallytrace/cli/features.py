@@ -18,6 +18,7 @@ from rallytrace.cli.labels import (
     JobName,
     Label,
     MissingOption,
+    OriginOption,
     Root,
     _job_of,
     _open_project,
@@ -40,6 +41,7 @@ def prepare_command(
     missing: MissingOption = None,
     first_frame: First = None,
     root: Root = None,
+    origin: OriginOption = None,
     job: JobName = None,
     database: Database = None,
     val: Annotated[float, typer.Option(min=0, max=0.9, help="Share of labels to validate on; whole matches.")] = 0,
@@ -64,13 +66,13 @@ def prepare_command(
     spec = get_spec(model, **{name: value for name, value in asked.items() if value is not None})
     options = features.PrepareOptions(spec, quality, materialise)
     if database or (not storage.is_url(source) and (Path(source) / "book.sqlite").is_file()):
-        if form or label or missing or first_frame is not None or root:
+        if form or label or missing or first_frame is not None or root or origin:
             raise InputError(
                 f"{source} is a label project: --from, --label, --missing and their like are for label files"
             )
         clips = _of_project(Path(source), job, database)
     else:
-        read_options = _read_options(label, missing, None, None, first_frame, root)
+        read_options = _read_options(label, missing, None, None, first_frame, root, origin)
         clips = features.recordings(source, videos=videos, form=form, options=read_options)
         say_notes(note for each in clips for note in each.notes)
     if shares := {name: share for name, share in (("val", val), ("test", test)) if share}:

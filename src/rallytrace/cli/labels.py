@@ -47,6 +47,13 @@ class Missing(StrEnum):
     unlabelled = "unlabelled"
 
 
+class Origin(StrEnum):
+    """Choices of --as."""
+
+    labels = "labels"
+    proposals = "proposals"
+
+
 File = Annotated[str, typer.Argument(help="A label file, a folder or zip of them, a Ground Truth job; also a URL.")]
 From = Annotated[Optional[str], typer.Option("--from", help=f"Its format: {', '.join(FORMATS)}.")]  # noqa: UP045
 To = Annotated[str, typer.Option("--to", help=f"The format to write: {', '.join(FORMATS)}.")]
@@ -55,6 +62,10 @@ Label = Annotated[Optional[str], typer.Option("--label", help="Which label is th
 MissingOption = Annotated[
     Optional[Missing],  # noqa: UP045
     typer.Option("--missing", help="What frames mean that the file says nothing of; default by format."),
+]
+OriginOption = Annotated[
+    Optional[Origin],  # noqa: UP045
+    typer.Option("--as", help="Whether people have seen the positions; if not said, a tracker's CSV is proposals."),
 ]
 UnlabelledOption = Annotated[
     Unlabelled, typer.Option("--unlabelled", help="For formats that cannot say that a frame is unlabelled.")
@@ -75,9 +86,12 @@ def _read_options(
     fps: str | None,
     first_frame: int | None,
     root: Path | None,
+    origin: Origin | None = None,
 ) -> ReadOptions:
     silence: Any = missing.value if missing else None
-    return ReadOptions(label, silence, parse_wh(size) if size else None, _rate(fps), first_frame=first_frame, root=root)
+    said: Any = origin.value if origin else None
+    wh = parse_wh(size) if size else None
+    return ReadOptions(label, silence, wh, _rate(fps), first_frame=first_frame, root=root, origin=said)
 
 
 def _rate(text: str | None) -> Fraction | None:
@@ -131,13 +145,14 @@ def convert_command(
     first_frame: First = None,
     box: Box = DEFAULTS.box_px,
     root: Root = None,
+    origin: OriginOption = None,
     prefix: Prefix = DEFAULTS.prefix,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Convert labels from one format to another; the format of FILE is recognised by its content."""
     chosen = get_format(to)
-    sets = _read(file, source, _read_options(label, missing, size, fps, first_frame, root), video)
+    sets = _read(file, source, _read_options(label, missing, size, fps, first_frame, root, origin), video)
     paths = _write(sets, chosen, out, WriteOptions(unlabelled.value, box, prefix), overwrite)
     _say_written(sets, chosen, out, paths, as_json)
 
@@ -177,10 +192,11 @@ def stats_command(
     video: Video = None,
     first_frame: First = None,
     root: Root = None,
+    origin: OriginOption = None,
     as_json: Json = False,
 ) -> None:
     """Count what a label file holds: states, visibility, events, speeds, runs without a ball."""
-    for each in _read(file, source, _read_options(label, missing, size, None, first_frame, root), video):
+    for each in _read(file, source, _read_options(label, missing, size, None, first_frame, root, origin), video):
         told = quality.stats(each)
         if as_json:
             print_json(told)
@@ -204,11 +220,12 @@ def check_command(
     fps: Fps = None,
     first_frame: First = None,
     root: Root = None,
+    origin: OriginOption = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 where something was found.")] = False,
     as_json: Json = False,
 ) -> None:
     """Flag labels that look wrong: outside the picture, impossibly fast, jumps away and back, copied positions."""
-    sets = _read(file, source, _read_options(label, missing, size, fps, first_frame, root), video)
+    sets = _read(file, source, _read_options(label, missing, size, fps, first_frame, root, origin), video)
     found = [finding for each in sets for finding in quality.check(each)]
     for finding in found:
         if as_json:
@@ -264,10 +281,14 @@ def import_command(
     missing: MissingOption = None,
     first_frame: First = None,
     root: Root = None,
+    origin: OriginOption = None,
     database: Database = None,
     as_json: Json = False,
 ) -> None:
-    """Take labels into the unlabelled frames of a job's open tasks; what a tool interpolated is left out."""
+    """Take labels into the unlabelled frames of a job's open tasks; what a tool interpolated is left out.
+
+    What a tracker wrote is shown in the workspace as proposals.
+    """
     from rallytrace.label import events, exchange, team
 
     with _open_project(project, database) as book:
@@ -278,7 +299,7 @@ def import_command(
         video_ids = {part["video_id"] for part in events.job_parts(book, job_id)}
         wanted = _only([book.video(each) for each in sorted(video_ids)], video, "video", "--video")
         size = f"{wanted.w}x{wanted.h}" if wanted.w and wanted.h else None
-        options = _read_options(label, missing, size, wanted.rate, first_frame, root)
+        options = _read_options(label, missing, size, wanted.rate, first_frame, root, origin)
         sets = read_label_sets(file, source, options)
         if len(sets) == 1:  # then it is of this video, whatever it is called
             sets = _read(file, source, dataclasses.replace(options, n_frames=wanted.n_frames))
@@ -286,11 +307,13 @@ def import_command(
             sets = [each for each in sets if exchange.is_of(each, wanted.name)]
         if len(sets) != 1:
             raise InputError(f"{file} has {len(sets)} clips called {wanted.name!r}, expected one")
-        imported, skipped, interpolated = exchange.import_set(book, admin, job_id, wanted.id, sets[0], Path(file).name)
+        done = exchange.import_set(book, admin, job_id, wanted.id, sets[0], Path(file).name)
     if as_json:
-        print_json({"imported": imported, "skipped": skipped, "interpolated": interpolated})
-    else:
-        print(f"{wanted.name}: {imported} labels taken in, {skipped} skipped, {interpolated} interpolated left out")
+        print_json(done._asdict())
+        return
+    left_out = f"{done.skipped} skipped, {done.interpolated} interpolated left out"
+    proposed = f", {done.proposed} shown as proposals" if done.proposed else ""
+    print(f"{wanted.name}: {done.imported} labels taken in, {left_out}{proposed}")
 
 
 @contextmanager

@@ -6,8 +6,9 @@ import io
 import re
 import tempfile
 import zipfile
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from fractions import Fraction
 from pathlib import Path as FilePath
 from typing import Annotated, Any, Literal
@@ -145,6 +146,7 @@ async def take_in(
     format: Annotated[str, Query(max_length=40)] = "auto",
     name: Annotated[str, Query(min_length=1, max_length=100)] = "labels",
     video: MaybeId = None,
+    origin: Literal["labels", "proposals"] | None = None,
 ) -> dict[str, Any]:
     """Labels of a file (the raw body) for the unlabelled frames of the job's open tasks. Reviewers and admins."""
     safe = re.sub(r"[^\w.-]+", "_", name).lstrip(".") or "labels"
@@ -153,11 +155,17 @@ async def take_in(
         with path.open("wb") as file:
             async for chunk in common.bounded_stream(request, MAX_IMPORT_BYTES):
                 file.write(chunk)
-        return await run_in_threadpool(_take_in, ws, user, job_id, path, format, video)
+        return await run_in_threadpool(_take_in, ws, user, job_id, path, format, video, origin)
 
 
 def _take_in(
-    ws: common.Workspace, user: User, job_id: int, path: FilePath, format: str, video_id: int | None
+    ws: common.Workspace,
+    user: User,
+    job_id: int,
+    path: FilePath,
+    format: str,
+    video_id: int | None,
+    origin: Literal["labels", "proposals"] | None,
 ) -> dict[str, Any]:
     """Which set of the file belongs to which video is told by their names, or clear where there is one of each."""
     parts = _tasks_of(ws, user, job_id)
@@ -166,12 +174,12 @@ def _take_in(
         videos = {each: title for each, title in videos.items() if each == video_id}
     if not videos:
         raise Denied(404, "not_found", f"job {job_id} has no such video")
-    sizes = _read_options(ws, videos)
+    sizes = replace(_read_options(ws, videos), origin=origin)
     try:
         sets = read_sets(path, None if format == "auto" else format, sizes)
     except InputError as error:
         raise InputError(str(error).replace(str(path), path.name)) from None  # where it lay is no one's business
-    imported = skipped = interpolated = 0
+    counts = Counter[str]()
     for each in sets:
         target = next((n for n, title in videos.items() if exchange.is_of(each, title)), None)
         if target is None and len(sets) == len(videos) == 1:
@@ -180,11 +188,13 @@ def _take_in(
             names = ", ".join(sorted(set(videos.values())))[:300]
             raise InputError(f"the file labels {each.name[:80]!r}, the job has {names}: say which video it is of")
         done = exchange.import_set(ws.book, user, job_id, target, each, path.name)
-        imported, skipped, interpolated = imported + done[0], skipped + done[1], interpolated + done[2]
+        counts.update(done._asdict())
     notes = [note for each in sets for note in each.notes]
-    if interpolated:
-        notes.append(f"{interpolated} labels that a tool interpolated were left out: nobody has seen them")
-    return {"imported": imported, "skipped": skipped, "notes": notes}
+    if counts["interpolated"]:
+        notes.append(f"{counts['interpolated']} labels that a tool interpolated were left out: nobody has seen them")
+    if counts["proposed"]:
+        notes.append(f"{counts['proposed']} positions that a tracker wrote are shown as proposals")
+    return {"imported": counts["imported"], "skipped": counts["skipped"], "notes": notes}
 
 
 def _read_options(ws: common.Workspace, videos: Mapping[int, str]) -> ReadOptions:

@@ -10,12 +10,15 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
+from contextlib import suppress
+from itertools import islice
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from rallytrace.errors import LabelError
 from rallytrace.labels import sets
 from rallytrace.labels.source import Source
+from rallytrace.trajectory.table import cells_of
 from rallytrace.types import Visibility
 
 SCORER = "rallytrace"
@@ -33,7 +36,9 @@ def _tables(source: Source) -> list[str]:
 
 
 def _is_table(source: Source, name: str) -> bool:
-    starts = [line.partition(",")[0].strip().lower() for line in source.head(name).splitlines()[:4]]
+    starts: list[str] = []
+    with suppress(LabelError):
+        starts = [cells[0].lower() for _, cells in islice(cells_of(source.head(name), name), 4)]
     return "scorer" in starts[:1] and "bodyparts" in starts
 
 
@@ -56,10 +61,7 @@ def read(source: Source, options: sets.ReadOptions) -> list[sets.LabelSet]:
 
 def _read_one(source: Source, name: str, options: sets.ReadOptions) -> list[sets.LabelSet]:
     where = source.where(name)
-    try:
-        rows = [row for row in csv.reader(io.StringIO(source.text(name))) if any(cell.strip() for cell in row)]
-    except csv.Error as error:
-        raise LabelError(f"{where}: not a CSV ({error})") from error
+    rows = [cells for _, cells in cells_of(source.text(name), where)]
     heads = {row[0].strip().lower(): row for row in rows[:4] if row[0].strip().lower() in HEADERS}
     if not {"bodyparts", "coords"} <= heads.keys() or any(len(head) != len(rows[0]) for head in heads.values()):
         raise LabelError(f"{where}: expected equally long header rows scorer, bodyparts, coords")
@@ -76,7 +78,7 @@ def _read_one(source: Source, name: str, options: sets.ReadOptions) -> list[sets
             raise LabelError(f"{where}: no frame number in {str(path)[:80]!r}")
         for columns in balls:
             _put(found, found.frame(frame), row, columns)
-    return [found.done(range(found.n_frames or 0), "unlabelled") for found in builders.values()]
+    return [found.done(range(found.n_frames or found.last + 1), "unlabelled") for found in builders.values()]
 
 
 def _choose(heads: dict[str, list[str]], options: sets.ReadOptions, where: str) -> tuple[list[_Columns], int]:

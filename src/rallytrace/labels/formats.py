@@ -12,7 +12,7 @@ from typing import Protocol
 from rallytrace.errors import InputError, LabelError, OutputError
 from rallytrace.files import make_folder, write_text
 from rallytrace.labels import coco, cvat, deeplabcut, ground_truth, label_studio, mot, tracknet_v1, tracknetv2, yolo
-from rallytrace.labels.sets import LabelSet, ReadOptions, WriteOptions
+from rallytrace.labels.sets import LabelSet, ReadOptions, WriteOptions, as_proposals
 from rallytrace.labels.source import Source
 from rallytrace.types import BallLabel, Visibility
 
@@ -93,6 +93,8 @@ def read_sets(path: Path | str, name: str | None = None, options: ReadOptions | 
         sets = chosen.codec.read(source, options or ReadOptions())
     except (RecursionError, OverflowError) as error:
         raise LabelError(f"{path}: not {chosen.title} ({type(error).__name__})") from error
+    if options and options.origin == "proposals":
+        sets = [as_proposals(labels) for labels in sets]
     clips = Counter(labels.name for labels in sets)
     double = next((name for name, count in clips.items() if count > 1), None)
     if double is not None:

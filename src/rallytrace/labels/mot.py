@@ -17,7 +17,7 @@ from rallytrace.labels import sets
 from rallytrace.labels.source import Source
 from rallytrace.types import Visibility
 
-_ROW = re.compile(r"\s*\d+(\.0*)?\s*([,\s]\s*[-+.\deE]+\s*){5,9},?\s*")
+_ROW = re.compile(r"\s*\d+(\.0*)?\s*([,;\s]\s*[-+.\deE]+\s*){5,9}[,;]?\s*")
 
 
 _LINES = re.MULTILINE | re.IGNORECASE
@@ -37,7 +37,7 @@ def _tables(source: Source) -> list[str]:
 
 def _is_table(source: Source, name: str) -> bool:
     line = source.head(name).strip().partition("\n")[0]
-    return line.count(",") >= 5 and _ROW.fullmatch(line) is not None
+    return max(map(line.count, ",;")) >= 5 and _ROW.fullmatch(line) is not None
 
 
 def read(source: Source, options: sets.ReadOptions) -> list[sets.LabelSet]:
@@ -90,7 +90,7 @@ def _beside(source: Source, name: str, wanted: str) -> str:
 
 
 def _cells(line: str, where: str) -> list[float]:
-    cells = [cell for cell in re.split(r"[,\s]+", line.strip()) if cell]
+    cells = [cell for cell in re.split(r"[,;\s]+", line.strip()) if cell]
     if not 6 <= len(cells) <= 10:
         raise LabelError(f"{where}: {line[:60]!r} has {len(cells)} values, expected 6 to 10")
     return [sets.number(cell, f"{where}: a value") for cell in cells]

@@ -15,12 +15,13 @@ from rallytrace.trajectory import MAX_SPEED, link
 from rallytrace.types import BallLabel, BallPoint, PointSource, Visibility
 
 DEFAULT_FPS = 30.0
+LARGEST_PX = 16_384  # no video is wider: twice the width of 8K
 STILL_FRAMES = 6  # a broadcast repeats a picture once or twice; a ball that lies still is seen to, or a tool copied it
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A label that looks wrong. kind: speed, jump, duplicate or outside."""
+    """A label that looks wrong. kind: speed, jump, duplicate, outside or corner."""
 
     clip: str
     frame: int
@@ -79,14 +80,16 @@ def _quantiles(speeds: list[float]) -> dict[str, float] | None:
 
 def check(labels: LabelSet) -> list[Finding]:
     """Labels that look wrong, in the order of their frames: outside the picture, faster than any ball (MAX_SPEED
-    diagonals of the picture a second), a jump away and back, and the same place in STILL_FRAMES frames or more.
+    diagonals of the picture a second), a jump away and back, the same place in STILL_FRAMES frames or more, and places
+    from 0 to 1, which are shares of the picture, or zeros that mean no ball.
 
-    Where the set does not tell the picture's size, its positions span it; without a rate, 30 frames/s are taken.
+    Where the set does not tell the picture's size, its positions span it, and LARGEST_PX bounds it; without a rate, 30
+    frames/s are taken.
     """
     located = labels.located()
     wh = labels.wh or _span(located)
     fps = float(labels.fps or DEFAULT_FPS)
-    found = [*_outside(labels, located), *_still(labels, located)]
+    found = [*_outside(labels, located), *_corner(labels, located), *_still(labels, located)]
     fast = list(_fast(labels, located, math.hypot(*wh) * MAX_SPEED / fps))
     found += fast
     found += _jumps(labels, wh, fps, {finding.frame for finding in fast})
@@ -101,10 +104,21 @@ def _span(located: Sequence[BallLabel]) -> tuple[int, int]:
 def _outside(labels: LabelSet, located: Sequence[BallLabel]) -> Iterator[Finding]:
     for label in located:
         assert label.xy
-        wh = labels.wh or (math.inf, math.inf)
+        wh = labels.wh or (LARGEST_PX, LARGEST_PX)
         if not all(-0.5 <= value <= size - 0.5 for value, size in zip(label.xy, wh, strict=True)):
             size = f"{wh[0]}x{wh[1]}" if labels.wh else "any picture"
             yield Finding(labels.name, label.frame, "outside", f"{_place(label)} is outside {size}")
+
+
+def _corner(labels: LabelSet, located: Sequence[BallLabel]) -> Iterator[Finding]:
+    """One finding, or a file in shares of the picture would have thousands."""
+    found = [label for label in located if label.xy and all(0 <= value <= 1 for value in label.xy)]
+    if found:
+        message = (
+            f"{_place(found[0], 3)}: {len(found)} of {len(located)} positions are from 0 to 1, expected pixels: "
+            "shares of the picture, to be multiplied by its size, or zeros that mean no ball?"
+        )
+        yield Finding(labels.name, found[0].frame, "corner", message)
 
 
 def _fast(labels: LabelSet, located: Sequence[BallLabel], limit_px: float) -> Iterator[Finding]:
@@ -138,6 +152,6 @@ def _still(labels: LabelSet, located: Sequence[BallLabel]) -> Iterator[Finding]:
         run = [label] if label else []
 
 
-def _place(label: BallLabel) -> str:
+def _place(label: BallLabel, digits: int = 1) -> str:
     assert label.xy
-    return f"({label.xy[0]:.1f}, {label.xy[1]:.1f})"
+    return f"({label.xy[0]:.{digits}f}, {label.xy[1]:.{digits}f})"

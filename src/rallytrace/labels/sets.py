@@ -10,13 +10,13 @@ import itertools
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Literal
 
 from rallytrace.errors import LabelError
-from rallytrace.types import XY, BallLabel, Visibility
+from rallytrace.types import XY, BallLabel, PointSource, Visibility
 
 MAX_FRAMES = 1_000_000  # 9 hours at 30 frames/s; a number beyond is an error in the file, not a longer video
 MAX_STATEMENTS = 4_000_000  # of one clip: a thousand tracks that each span the longest video are no labels
@@ -44,6 +44,7 @@ LAYOUT = {
 }
 VISIBILITY_NAMES = {"clear": Visibility.CLEAR, "hard": Visibility.HARD, "occluded": Visibility.OCCLUDED}
 
+Origin = Literal["labels", "proposals"]
 Silence = Literal["absent", "unlabelled"]
 
 
@@ -112,8 +113,9 @@ class LabelSet:
 class ReadOptions:
     """label: which object is the ball, where a file has several. silence: what a frame means that the file says
     nothing of; None asks the format. first_frame: the number that the file gives its first frame. root: folder that
-    stands for the bucket of s3:// names. folders: further ones whose files a manifest may name, such as that of the
-    videos. fetch: gives the local copy of an s3:// name; None where nothing may be fetched."""
+    stands for the bucket of s3:// names. origin: whether people have seen the positions; None goes by what the file
+    tells of itself. folders: further ones whose files a manifest may name, such as that of the videos. fetch: gives the
+    local copy of an s3:// name; None where nothing may be fetched."""
 
     label: str | None = None
     silence: Silence | None = None
@@ -122,6 +124,7 @@ class ReadOptions:
     n_frames: int | None = None
     first_frame: int | None = None
     root: Path | None = None
+    origin: Origin | None = None
     folders: tuple[Path, ...] = ()
     fetch: Callable[[str], Path] | None = None
 
@@ -246,6 +249,14 @@ class Builder:
         return LabelSet(
             self.name, labels, extras, self.wh, self.fps, self.n_frames, self.video, tuple(dict.fromkeys(self.notes))
         )
+
+
+def as_proposals(labels: LabelSet) -> LabelSet:
+    """The positions as what a tool says and nobody has seen; "no ball" is then no statement at all."""
+    located = {label.frame: label for label in labels.located()}
+    source = PointSource.MODEL.value  # who reads on takes it for a tracker's
+    extras = {frame: replace(labels.extra(frame), keyframe=False, source=source) for frame in located}
+    return replace(labels, labels=located, extras=extras, n_frames=labels.length)
 
 
 def number(value: object, what: str) -> float:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import unquote
 
 from rallytrace.errors import LabelError, MissingDependency, RallytraceError
-from rallytrace.trajectory.table import Row, read_rows
+from rallytrace.trajectory.table import Row, as_text, read_rows
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -87,7 +87,7 @@ class Source:
 
     def rows(self, name: str, required: Iterable[str]) -> Iterator[Row]:
         """The rows of a CSV, as `read_rows`."""
-        return read_rows(Path(self.where(name)), required, self.text(name))
+        return read_rows(self.where(name), required, self.text(name))
 
     def folders(self, name: str) -> tuple[str, ...]:
         """Those that a file lies in, as far as the source tells; of a file alone, those on disk."""
@@ -126,16 +126,12 @@ class Source:
     def head(self, name: str) -> str:
         """The first 64 KiB as text, for a look; "" for what is no text."""
         start = self.data(name, 1 << 16, head=True)
-        if b"\0" in start and not start.startswith((b"\xff\xfe", b"\xfe\xff")):
-            return ""
-        return _decode(start, "ignore")
+        text = as_text(start, self.where(name), "ignore")
+        return "" if "\0" in text else text
 
     def text(self, name: str, limit: int = MAX_BYTES) -> str:
-        """UTF-8 with or without BOM, or UTF-16 with one."""
-        try:
-            return _decode(self.data(name, limit), "strict")
-        except UnicodeDecodeError as error:
-            raise LabelError(f"{self.where(name)}: not a text file in UTF-8") from error
+        """See `as_text`."""
+        return as_text(self.data(name, limit), self.where(name))
 
     def json(self, name: str) -> Any:
         """One JSON value; NaN, Infinity and bottomless nesting are LabelErrors."""
@@ -217,10 +213,6 @@ def _picture_wh(data: bytes) -> tuple[int, int] | None:
             return int.from_bytes(data[at + 7 : at + 9]), int.from_bytes(data[at + 5 : at + 7])
         at += 2 + int.from_bytes(data[at + 2 : at + 4])
     return None
-
-
-def _decode(data: bytes, errors: str) -> str:
-    return data.decode("utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig", errors)
 
 
 def parse_json(text: str, where: str) -> Any:

@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 from rallytrace.errors import LabelError
 from rallytrace.labels import sets
 from rallytrace.labels.source import Source
-from rallytrace.trajectory.table import Row
+from rallytrace.trajectory.table import Row, header_of
 from rallytrace.types import Visibility
 
 COLUMNS = ("file name", "visibility", "x-coordinate", "y-coordinate", "status")
@@ -26,8 +26,7 @@ def detect(source: Source) -> bool:
 
 
 def _is_table(source: Source, name: str) -> bool:
-    first = source.head(name).partition("\n")[0].lower()
-    return set(COLUMNS[:4]) <= {cell.strip() for cell in first.split(",")}
+    return set(COLUMNS[:4]) <= set(header_of(source.head(name)))
 
 
 def read(source: Source, options: sets.ReadOptions) -> list[sets.LabelSet]:
@@ -48,7 +47,7 @@ def _read_one(source: Source, name: str, options: sets.ReadOptions) -> sets.Labe
         if number is None:
             raise row.error("file name", "expected a picture's name with its number, such as 0007.jpg")
         _put(found, found.frame(number), row)
-    return found.done(range(found.n_frames or 0), "unlabelled")
+    return found.done(range(found.n_frames or found.last + 1), "unlabelled")
 
 
 def _put(found: sets.Builder, frame: int, row: Row) -> None:

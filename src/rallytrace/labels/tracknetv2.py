@@ -3,6 +3,9 @@
 Read by column name, so that other orders and extra columns (rallytrace's own Time, Score and Source among them) are
 fine. Visibility: 0 absent, 1 clear, 2 hard to see, 3 occluded, -1 unknown. Only Visibility says whether there is a
 ball: (0, 0) is a pixel like any other.
+
+A table with times, or with Source model, filled or none, is what a tracker says, ours or another, and no label: nobody
+has seen it, and where it finds no ball there may be one.
 """
 
 from __future__ import annotations
@@ -16,12 +19,13 @@ from rallytrace.errors import LabelError, UnknownSize
 from rallytrace.files import AtomicFile, output_errors
 from rallytrace.labels import sets
 from rallytrace.labels.source import Source
-from rallytrace.trajectory.table import MAX_FRAME, Row, read_rows
-from rallytrace.types import BallLabel, Visibility
+from rallytrace.trajectory.table import MAX_FRAME, Row, header_of, read_rows
+from rallytrace.types import BallLabel, PointSource, Visibility
 
 COLUMNS = ("Frame", "Visibility", "X", "Y")
 NORMALISED = ("Frame", "Ball", "x", "y")  # imgLabel.py's: 0 to 1 of the picture, -1 where there is no ball
 EXTRAS = ("Keyframe", "Event", "Score", "Source", "BlurL", "BlurTheta")
+TRACKED = tuple(each.value for each in PointSource)
 UNKNOWN = -1
 
 
@@ -29,7 +33,7 @@ def read_labels(path: Path | str, *, keyframes_only: bool = True) -> dict[int, B
     """The labels of a clip by frame; a frame without a row, or with Visibility -1, has no entry.
 
     With `keyframes_only`, rows that a `Keyframe` column marks 0 (interpolated by a tool, not seen by a person) have no
-    entry either. Raises LabelError, which names file, line, value and what was expected.
+    entry either. Raises LabelError, which names file, line, value and what was expected, also for what a tracker wrote.
     """
     labels: dict[int, BallLabel] = {}
     lines: dict[int, int] = {}
@@ -40,9 +44,18 @@ def read_labels(path: Path | str, *, keyframes_only: bool = True) -> dict[int, B
         lines[frame] = row.line
         label = _label_of(row, frame)
         is_keyframe = "keyframe" not in row.cells or row.integer("Keyframe", 0, 1) == 1
+        if is_keyframe and _is_tracked(row):
+            raise LabelError(
+                f"{row.path}: a tracker wrote it (Time, Source), expected labels that people made: look through it in "
+                f"the workspace (labels import), or say that it is labels (labels convert {row.path} --as labels)"
+            )
         if label is not None and (is_keyframe or not keyframes_only):
             labels[frame] = label
     return labels
+
+
+def _is_tracked(row: Row) -> bool:
+    return "time" in row.cells or row.cells.get("source") in TRACKED
 
 
 def _label_of(row: Row, frame: int) -> BallLabel | None:
@@ -106,8 +119,7 @@ def _tables(source: Source) -> list[str]:
 
 def _header(source: Source, name: str) -> tuple[str, ...] | None:
     """The columns that the file must have, None where it is of another kind."""
-    first = source.head(name).partition("\n")[0].rstrip("\r").lower()
-    found = {cell.strip() for cell in first.split(",")}
+    found = set(header_of(source.head(name)))
     return next((kind for kind in (COLUMNS, NORMALISED) if {column.lower() for column in kind} <= found), None)
 
 
@@ -132,13 +144,19 @@ def _read_one(source: Source, name: str, options: sets.ReadOptions) -> sets.Labe
             raise row.error("Frame", "expected each frame once")
         silent.add(frame)
         label = _label_of(row, frame) if header == COLUMNS else _normalised(row, frame, found)
-        if label is None:
+        proposed = _is_tracked(row) and options.origin is None
+        if proposed:
+            found.notes.append(
+                f"{clip}: a tracker wrote it (Time, Source): its positions are proposals that nobody has seen, and "
+                "frames without one are unlabelled (--as labels: they are labels)"
+            )
+        if label is None or (proposed and label.xy is None):
             found.put_unlabelled(frame)
         elif label.xy is None:
-            found.put_absent(frame, _extra_of(row))
+            found.put_absent(frame, _extra_of(row, proposed))
         else:
-            found.put(frame, label.xy, label.visibility, _extra_of(row))
-    return found.done(range(found.n_frames or 0), "unlabelled")
+            found.put(frame, label.xy, label.visibility, _extra_of(row, proposed))
+    return found.done(range(found.n_frames or found.last + 1), "unlabelled")
 
 
 def _normalised(row: Row, frame: int, found: sets.Builder) -> BallLabel:
@@ -149,14 +167,15 @@ def _normalised(row: Row, frame: int, found: sets.Builder) -> BallLabel:
     return BallLabel(frame, (row.number("x") * found.wh[0], row.number("y") * found.wh[1]))
 
 
-def _extra_of(row: Row) -> sets.Extra:
+def _extra_of(row: Row, proposed: bool) -> sets.Extra:
     cells = row.cells
+    source = cells.get("source", "")
     blur = (row.number("BlurL"), row.number("BlurTheta")) if cells.get("blurl") and cells.get("blurtheta") else None
     return sets.Extra(
         event=sets.event_of(cells.get("event", "")),
-        keyframe=cells.get("keyframe", "") not in {"0", "0.0"} and cells.get("source") != "filled",
+        keyframe=not proposed and cells.get("keyframe", "") not in {"0", "0.0"} and source != PointSource.FILLED,
         score=sets.score_of(row.number("Score")) if cells.get("score") else None,
-        source=cells.get("source", ""),
+        source=source if proposed or source not in TRACKED else "",
         blur=blur,
     )
 
