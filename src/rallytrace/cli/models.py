@@ -57,7 +57,7 @@ def models_command(context: typer.Context, where: Registry = None, as_json: Json
 
 @models.command("register")
 def register_command(
-    onnx: Annotated[str, typer.Argument(help="An .onnx file, or model.tar.gz of a SageMaker job; path or URL.")],
+    onnx: Annotated[str, typer.Argument(help="An .onnx file, or model.tar.gz of a SageMaker job; path or URL; a bundled one.")],
     name: Annotated[str, typer.Option("--name", help="What it is for, such as tennis.")],
     where: Registry = None,
     stage: Annotated[Optional[str], typer.Option(help="Give it this stage, such as production.")] = None,  # noqa: UP045
@@ -66,7 +66,7 @@ def register_command(
     as_json: Json = False,
 ) -> None:
     """Keep a network as a version of NAME, with its figures and what it was made of."""
-    path = storage.fetch(onnx)
+    path = bundled().get(onnx) or storage.fetch(onnx)
     if not path.is_file():
         raise InputError(f"{onnx} does not exist: expected an .onnx file of `rallytrace export`")
     if path.name == archive.NAME:
