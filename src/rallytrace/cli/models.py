@@ -57,7 +57,9 @@ def models_command(context: typer.Context, where: Registry = None, as_json: Json
 
 @models.command("register")
 def register_command(
-    onnx: Annotated[str, typer.Argument(help="An .onnx file, or model.tar.gz of a SageMaker job; path or URL; a bundled one.")],
+    onnx: Annotated[
+        str, typer.Argument(help="An .onnx file, or model.tar.gz of a SageMaker job; path or URL; a bundled one.")
+    ],
     name: Annotated[str, typer.Option("--name", help="What it is for, such as tennis.")],
     where: Registry = None,
     stage: Annotated[Optional[str], typer.Option(help="Give it this stage, such as production.")] = None,  # noqa: UP045
