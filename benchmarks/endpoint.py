@@ -239,7 +239,7 @@ def main() -> None:
             make_clip(clip, RallyOptions(seconds=10, seed=1, repeats=True))
         with video.read(clip) as reader:
             tracker, wh = Tracker(load_network(threads=1), reader.info.wh), reader.info.wh
-            reader.give(wh=tracker.transform.content_wh, colour=tracker.colour)
+            reader.give_to(tracker)
             frames = [frame for frame, _ in zip(reader, range(options.seconds * 30), strict=False)]
         if options.soak:
             asyncio.run(soaked(frames, wh, server, options))

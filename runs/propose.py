@@ -42,7 +42,7 @@ def propose(path: Path) -> tuple[Places, dict[int, float]]:
     network = load_network()
     with video.read(path) as reader:
         tracker = Tracker(network, reader.info.wh, threshold=THRESHOLD, overlap=network.spec.frames)
-        reader.give(wh=tracker.transform.content_wh, colour=tracker.colour)
+        reader.give_to(tracker)
         points = [*itertools.chain.from_iterable(map(tracker.push, reader)), *tracker.flush()]
     return {p.frame: p.xy for p in points if p.xy}, {p.frame: p.score for p in points}
 

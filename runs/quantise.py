@@ -57,7 +57,7 @@ def real_windows(network: Network, clips: list[Clip], count: int) -> list[NDArra
         recorder = Recorder(network, step=8)
         with video.read(clip.video) as reader:
             tracker = Tracker(recorder, reader.info.wh, path=False)  # type: ignore[arg-type]
-            reader.give(wh=tracker.transform.content_wh, colour=tracker.colour)
+            reader.give_to(tracker)
             for frame in reader:
                 tracker.push(frame)
                 if len(recorder.windows) * 12 >= count:

@@ -37,7 +37,7 @@ def propose(path: Path, network: Network, threshold: float = 0.3) -> list[BallPo
     with video.read(path) as reader:
         tracker = Tracker(network, reader.info.wh, threshold=threshold, overlap=network.spec.frames)
         linker = Linker(reader.info.wh, fill=0)
-        reader.give(wh=tracker.transform.content_wh, colour=tracker.colour)
+        reader.give_to(tracker)
         points = [done for frame in reader for point in tracker.push(frame) for done in linker.push(point)]
         points += [done for point in tracker.flush() for done in linker.push(point)]
         return points + linker.flush()

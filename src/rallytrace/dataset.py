@@ -53,8 +53,10 @@ class CachedClip:
 
 def cache_clip(clip: Clip, spec: ModelSpec, folder: Path) -> CachedClip:
     """Decode `clip` at the network's size into `folder`, once: later calls map the arrays that are there."""
-    info = video.probe(clip.video)
-    transform = FrameTransform.fit_area(info.wh, spec.size_wh, spec.multiple)
+    with video.read(clip.video) as reader:
+        reader.find_picture()
+        info = reader.info
+    transform = FrameTransform.fit_picture(info.wh, info.picture, spec.size_wh, spec.multiple)
     stat = clip.video.stat()
     content = clip.sha256 or [str(clip.video.resolve()), stat.st_size, stat.st_mtime_ns]
     key = json.dumps([CACHE_VERSION, content, str(transform), spec.colour])
@@ -80,7 +82,7 @@ def _file(base: Path, suffix: str) -> Path:
 
 def _fill_cache(clip: Clip, spec: ModelSpec, transform: FrameTransform, base: Path) -> None:
     with video.read_clip(clip) as reader:
-        reader.give(wh=transform.content_wh, colour=spec.colour)
+        reader.give(wh=transform.content_wh, colour=spec.colour, box=transform.box)
         frames, scene_of, pictures = zip(*moments(reader, transform.pad), strict=True)
         n_frames = reader.count
     stack, scenes = np.stack(pictures), np.array(scene_of)

@@ -7,13 +7,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
 
 from rallytrace.errors import InputError
-from rallytrace.types import XY, Image, check_wh
+from rallytrace.types import XY, Box, Image, check_wh
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +21,14 @@ class FrameTransform:
     """Source pixels <-> model pixels. The picture fills the top-left `content_wh` of a canvas of `canvas_wh`.
 
     The picture keeps its aspect (to a model pixel): the rest of the canvas is padding on the right and below, so that
-    4:3, portrait and odd-sized videos are not distorted.
+    4:3, portrait and odd-sized videos are not distorted. In a source with black borders the picture is what is within
+    them: source_wh is its size then, origin_xy where it begins. Positions are those of the whole source all the same.
     """
 
     source_wh: tuple[int, int]
     content_wh: tuple[int, int]
     canvas_wh: tuple[int, int]
+    origin_xy: tuple[int, int] = (0, 0)
 
     def __post_init__(self) -> None:
         for name in ("source_wh", "content_wh", "canvas_wh"):
@@ -51,17 +53,33 @@ class FrameTransform:
         content = (max(1, round(source_wh[0] * scale)), max(1, round(source_wh[1] * scale)))
         return cls(source_wh, content, model_wh)
 
+    @classmethod
+    def fit_picture(
+        cls, source_wh: tuple[int, int], picture: Box | None, model_wh: tuple[int, int], multiple: int
+    ) -> Self:
+        """`fit_area` of that part of the source; of the whole where it is None."""
+        if picture is None:
+            return cls.fit_area(source_wh, model_wh, multiple)
+        return replace(cls.fit_area(picture.wh, model_wh, multiple), origin_xy=(picture.x, picture.y))
+
+    @property
+    def box(self) -> Box:
+        """Where the picture is in the source."""
+        return Box(*self.origin_xy, *self.source_wh)
+
     @property
     def scale_xy(self) -> tuple[float, float]:
         return self.content_wh[0] / self.source_wh[0], self.content_wh[1] / self.source_wh[1]
 
     def to_model(self, xy: XY) -> XY:
         sx, sy = self.scale_xy
-        return (xy[0] + 0.5) * sx - 0.5, (xy[1] + 0.5) * sy - 0.5
+        x0, y0 = self.origin_xy
+        return (xy[0] - x0 + 0.5) * sx - 0.5, (xy[1] - y0 + 0.5) * sy - 0.5
 
     def to_source(self, xy: XY) -> XY:
         sx, sy = self.scale_xy
-        return (xy[0] + 0.5) / sx - 0.5, (xy[1] + 0.5) / sy - 0.5
+        x0, y0 = self.origin_xy
+        return (xy[0] + 0.5) / sx - 0.5 + x0, (xy[1] + 0.5) / sy - 0.5 + y0
 
     def pad(self, image: Image) -> Image:
         """`image` (content h, w[, 3]) on the canvas, in memory of its own: whoever owns `image` may use it again.

@@ -99,11 +99,12 @@ def track_video(
     done = 0
     with ExitStack() as stack:
         reader = stack.enter_context(video.read(source, fields=fields, streams=streams))
+        reader.find_picture()
         info = reader.info
         tracker = stack.enter_context(open_tracker(info))
         # A file is read a second time to be drawn on, so that no picture waits in memory for its point to be known.
         keep = draw_video and info.is_live
-        reader.give(wh=tracker.transform.content_wh, colour=tracker.colour, keep_picture=keep)
+        reader.give_to(tracker, keep_picture=keep)
 
         def tell(point: BallPoint) -> None:
             nonlocal done
@@ -148,6 +149,9 @@ def _about(info: VideoInfo, draw_video: bool) -> list[str]:
     lines = []
     if info.is_live and info.path.lower().startswith(("http://", "https://")):
         lines.append("read as a live stream: points from the past alone, no sound; if it is a file, download it first")
+    if info.picture is not None:
+        x, y, w, h = info.picture
+        lines.append(f"black borders: the network sees the {w}x{h} picture at ({x}, {y}) alone")
     if info.interlaced == "frame":
         lines.append("interlaced: each frame is its first field's moment, --fields gives the second one's too")
     if draw_video and info.colours.hdr is not None:
@@ -211,7 +215,15 @@ def _here(network: Network, threshold: float | None, overlap: int) -> OpenTracke
     def open_tracker(info: VideoInfo) -> AbstractContextManager[PointStream]:
         batch = 8 if network.device == "cuda" and not info.is_live else 1  # on a CPU, larger ones gain nothing
         return nullcontext(
-            Tracker(network, info.wh, threshold=threshold, overlap=overlap, live=info.is_live, batch=batch)
+            Tracker(
+                network,
+                info.wh,
+                threshold=threshold,
+                overlap=overlap,
+                live=info.is_live,
+                batch=batch,
+                picture=info.picture,
+            )
         )
 
     return open_tracker

@@ -16,7 +16,7 @@ from rallytrace.geometry import FrameTransform
 from rallytrace.models import ModelSpec
 from rallytrace.runtime import Floats, Network
 from rallytrace.trajectory.path import AHEAD, BLOCK, LEAST, MOST_PEAKS, PathFinder, Peak
-from rallytrace.types import XY, BallPoint, Frame, Image, PointSource, VideoInfo, is_whole
+from rallytrace.types import XY, BallPoint, Box, Frame, Image, PointSource, VideoInfo, is_whole
 from rallytrace.window import (
     BACKGROUND_EVERY,
     BACKGROUND_REACH,
@@ -110,11 +110,13 @@ class Tracker:
     (fastest) to the window's length.
     live: use the past only, so that points come after one window instead of after nine seconds. path: take the peak of
     each frame that the motion before and after speaks for (`trajectory.path`; not live), instead of its highest one.
-    batch: windows per run of the network.
+    batch: windows per run of the network. picture: the part of the video within black borders (`info.picture`); frames
+    hold it alone, positions are those of the whole video.
 
         with video.read(path) as reader:
-            tracker = Tracker(load_network(), reader.info.wh)
-            reader.give(wh=tracker.transform.content_wh, colour=tracker.colour)
+            reader.find_picture()
+            tracker = Tracker(load_network(), reader.info.wh, picture=reader.info.picture)
+            reader.give_to(tracker)
             for frame in reader:
                 for point in tracker.push(frame): ...
             for point in tracker.flush(): ...
@@ -131,14 +133,15 @@ class Tracker:
         live: bool = False,
         path: bool = True,
         batch: int = 1,
+        picture: Box | None = None,
     ) -> None:
         spec = _checked(network, threshold, batch)
         self.network = network
-        self.transform = FrameTransform.fit_area(source_wh, spec.size_wh, spec.multiple)
+        self.transform = FrameTransform.fit_picture(source_wh, picture, spec.size_wh, spec.multiple)
         self.threshold = spec.threshold if threshold is None else threshold
         self._scenes = Scenes(spec, overlap, live=live, path=path)
         self._merge, self._live, self._path, self._batch = merge, live, path and not live, batch
-        self._diagonal_px = math.hypot(*source_wh)
+        self._diagonal_px = math.hypot(*self.transform.source_wh)
         self._last_frame = -1
         self._waiting: deque[tuple[int, float, int | None]] = deque()  # frame index, pts_s, position
         self._results: dict[int, tuple[XY | None, float]] = {}  # position -> source xy, score

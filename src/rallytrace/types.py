@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal, Self, TypeAlias
+from typing import Literal, NamedTuple, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +49,19 @@ class PointSource(StrEnum):
     MODEL = "model"  # measured on the frame, or on the frame that it repeats
     FILLED = "filled"  # interpolated between measured neighbours
     NONE = "none"  # no ball found
+
+
+class Box(NamedTuple):
+    """A part of a picture, px: where its top-left pixel lies, and its size."""
+
+    x: int
+    y: int
+    w: int
+    h: int
+
+    @property
+    def wh(self) -> tuple[int, int]:
+        return self.w, self.h
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +112,7 @@ class VideoInfo:
     pixel_aspect: Fraction = Fraction(1)  # width to height of an upright pixel, other than 1 in anamorphic video
     colours: Colours = NOT_SAID
     interlaced: Literal["frame", "field"] | None = None  # what each picture is made of, where the source is interlaced
+    picture: Box | None = None  # what is not black borders, where `VideoReader.find_picture` found some
 
     def __post_init__(self) -> None:
         check_wh("wh", self.wh)

@@ -9,11 +9,13 @@ from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 
-from rallytrace import Client, RallyOptions, Trajectory, make_clip, track_video, video
+from rallytrace import Client, RallyOptions, Trajectory, load_network, make_clip, track_video, video
 
+from ..clips import X264, ffmpeg
 from ..test_track_video import assert_one_clear_line
 from .endpoints import Proxy, ServerProcess, cuts
 
@@ -65,6 +67,21 @@ def test_lossless_writes_the_same_files(
         for one, other in zip(a, b, strict=True):
             assert one.pts_s == other.pts_s
             assert np.array_equal(one.image, other.image), one.index
+
+
+def test_black_borders_are_left_out_on_every_road(clip: Path, server: ServerProcess, tmp_path: Path) -> None:
+    """Frames that a client sends, a whole video, and this process: the picture alone, in pixels of the whole source."""
+    boxed = tmp_path / "boxed.mp4"
+    ffmpeg("-t", "1", "-i", clip, "-vf", "pad=960:720:0:90", *X264, "-crf", "12", boxed)
+    here = track_video(boxed, tmp_path / "here", draw_video=False, network=load_network(threads=1))
+    assert any("960x540 picture at (0, 90)" in line for line in here.problems)
+    with Client(server.url) as client:
+        there = client.track_video(boxed, tmp_path / "there", codec="raw", draw_video=False)
+    assert there.csv.read_bytes() == here.csv.read_bytes()
+    answer = httpx.post(
+        f"{server.url}/v1/track", content=boxed.read_bytes(), headers={"Accept": "text/csv"}, timeout=60
+    )
+    assert answer.text.splitlines() == here.csv.read_text().splitlines()
 
 
 def test_jpeg_is_within_half_a_pixel(clip: Path, here: Path, server: ServerProcess, tmp_path: Path) -> None:

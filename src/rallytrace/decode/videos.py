@@ -15,7 +15,7 @@ from rallytrace.decode.child import Child, Limits, Pipe
 from rallytrace.errors import VideoError
 from rallytrace.geometry import FrameTransform
 from rallytrace.models import ModelSpec
-from rallytrace.types import Frame, Image
+from rallytrace.types import Box, Frame, Image
 
 WHAT = "the video"
 _TIME = struct.Struct("<d")  # pts_s, before the picture
@@ -38,6 +38,7 @@ class Source:
     wh: tuple[int, int]
     fps: Fraction
     n_frames: int | None
+    picture: Box | None = None  # what is within black borders
 
 
 class Decoder(Iterator[Frame]):
@@ -66,8 +67,11 @@ class Decoder(Iterator[Frame]):
     def __enter__(self) -> Self:
         try:
             head = json.loads(next(self._child))
-            self.source = Source((head["wh"][0], head["wh"][1]), Fraction(head["fps"]), head["n_frames"])
-            self.transform = FrameTransform.fit_area(self.source.wh, self._spec.size_wh, self._spec.multiple)
+            picture = head["picture"] and Box(*head["picture"])
+            source = Source((head["wh"][0], head["wh"][1]), Fraction(head["fps"]), head["n_frames"], picture)
+            self.source = source
+            spec = self._spec
+            self.transform = FrameTransform.fit_picture(source.wh, source.picture, spec.size_wh, spec.multiple)
         except BaseException:
             self.close()
             raise
@@ -103,9 +107,12 @@ def send_frames(order: dict[str, Any], pipe: Pipe) -> list[str]:
             info = reader.info
             n_frames = info.n_frames or (round(info.duration_s * info.fps) if info.duration_s else None)
             _check(info.wh, info.n_frames, order)
-            pipe.send(json.dumps({"wh": info.wh, "fps": str(info.fps), "n_frames": n_frames}).encode())
-            transform = FrameTransform.fit_area(info.wh, tuple(order["size_wh"]), order["multiple"])
-            reader.give(wh=transform.content_wh, colour=order["colour"])
+            reader.find_picture()
+            picture = reader.info.picture
+            about = {"wh": info.wh, "fps": str(info.fps), "n_frames": n_frames, "picture": picture}
+            pipe.send(json.dumps(about).encode())
+            transform = FrameTransform.fit_picture(info.wh, picture, tuple(order["size_wh"]), order["multiple"])
+            reader.give(wh=transform.content_wh, colour=order["colour"], box=transform.box)
             film = video.Film(float(1 / info.fps))  # in which no jump of the clock counts as length
             for frame in reader:
                 at_s = film.picture(frame.pts_s)

@@ -140,9 +140,11 @@ def evaluate_clips(
     reports = []
     for clip in clips:
         with video.read_clip(clip) as reader:
+            reader.find_picture()
             wh = reader.info.wh
-            tracker = Tracker(network, wh, threshold=threshold, overlap=overlap, path=path)
-            reader.give(wh=tracker.transform.content_wh, colour=tracker.colour)
+            picture = reader.info.picture
+            tracker = Tracker(network, wh, threshold=threshold, overlap=overlap, path=path, picture=picture)
+            reader.give_to(tracker)
             points: list[BallPoint] = []
             contrasts: dict[int, float] = {}
             for frame in reader:

@@ -119,8 +119,10 @@ def _make(number: int, one: Recording, pictures: Path, folder: Path, options: Pr
     paths = {kind: folder / path for kind, path in paths_of(safe_name(clip.name), number).items()}
     make_folder(paths["shard"].parent)
     with video.read(pictures) as reader:
-        info, transform = reader.info, FrameTransform.fit_area(reader.info.wh, spec.size_wh, spec.multiple)
-        reader.give(wh=transform.content_wh, colour=spec.colour)
+        reader.find_picture()
+        info = reader.info
+        transform = FrameTransform.fit_picture(info.wh, info.picture, spec.size_wh, spec.multiple)
+        reader.give(wh=transform.content_wh, colour=spec.colour, box=transform.box)
         places = video.write_shard(paths["shard"], reader, info, transform, spec.colour, options.quality)
     try:
         check_length(clip, len(places))
@@ -139,6 +141,7 @@ def _make(number: int, one: Recording, pictures: Path, folder: Path, options: Pr
         "frames": len(places),
         "source_wh": info.wh,
         "wh": transform.content_wh,
+        **({} if info.picture is None else {"picture": info.picture}),
         "fps": str(info.fps),
         "counts": {**counts, "unlabelled": len(places) - len(clip.labels)},
         # Without the folders of the machine that it was on.

@@ -12,7 +12,7 @@ from rallytrace.features.index import read_index
 from rallytrace.features.manifest import Json
 from rallytrace.geometry import FrameTransform
 from rallytrace.models import ModelSpec
-from rallytrace.types import XY, Image
+from rallytrace.types import XY, Box, Image
 
 TILES = 24
 COLUMNS = 3
@@ -29,7 +29,8 @@ def contact_sheet_of(store: storage.Store, clips: Sequence[Json], spec: ModelSpe
     for about in some:
         shard, index = about["files"]["shard"], about["files"]["index"]
         places, labels = read_index(store.fetch(index["path"]), about["frames"], shard["bytes"])
-        transform = FrameTransform.fit_area(tuple(about["source_wh"]), spec.size_wh, spec.multiple)
+        picture = Box(*about["picture"]) if "picture" in about else None
+        transform = FrameTransform.fit_picture(tuple(about["source_wh"]), picture, spec.size_wh, spec.multiple)
         balls = [(n, label.xy) for n, label in labels.items() if label.xy]
         for n, xy in balls[:: -(-len(balls) // per_clip) or 1]:
             offset, size = places[n]

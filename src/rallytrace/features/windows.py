@@ -43,8 +43,10 @@ def windows(clip: Clip, spec: ModelSpec) -> Iterator[Sample]:
     Memory stays flat. Raises VideoError.
     """
     with read_clip(clip) as reader:
-        transform = FrameTransform.fit_area(reader.info.wh, spec.size_wh, spec.multiple)
-        reader.give(wh=transform.content_wh, colour=spec.colour)
+        reader.find_picture()
+        info = reader.info
+        transform = FrameTransform.fit_picture(info.wh, info.picture, spec.size_wh, spec.multiple)
+        reader.give(wh=transform.content_wh, colour=spec.colour, box=transform.box)
         for _, scene in itertools.groupby(moments(reader, transform.pad), key=lambda moment: moment[1]):
             background = Background() if spec.background else None
             maker = WindowMaker(spec.frames, step=1, outputs=spec.outputs, background=background)

@@ -170,8 +170,9 @@ class Proposer:
         made: list[BallPoint] = []
         told_s = time.monotonic()
         with video.read(source.path) as reader:
-            tracker = Tracker(network, reader.info.wh)
-            reader.give(wh=tracker.transform.content_wh, colour=tracker.colour)
+            reader.find_picture()
+            tracker = Tracker(network, reader.info.wh, picture=reader.info.picture)
+            reader.give_to(tracker)
             for points in itertools.chain(map(tracker.push, reader), iter_once(tracker)):
                 self._worker.check()
                 if run.id in self._cancelled:

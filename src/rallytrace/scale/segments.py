@@ -25,7 +25,7 @@ from rallytrace.models import ModelSpec
 from rallytrace.runtime import Network
 from rallytrace.tracker import Scenes, Tracker
 from rallytrace.trajectory import Trajectory
-from rallytrace.types import BallPoint, Frame
+from rallytrace.types import BallPoint, Box, Frame
 from rallytrace.video import FrameTable, IndexedReader
 from rallytrace.window import Shown
 
@@ -47,16 +47,18 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How one video is tracked in pieces. table: where its pictures are."""
+    """How one video is tracked in pieces. table: where its pictures are. picture: what is within black borders."""
 
     table: FrameTable
     segments: tuple[Segment, ...]
+    picture: Box | None = None
 
     def pack(self) -> bytes:
         """As bytes that `unpack` reads."""
         out = io.BytesIO()
         bounds = np.array([(s.first, s.stop, s.feed_from) for s in self.segments], np.int64)
-        np.savez(out, table=np.frombuffer(self.table.pack(), np.uint8), bounds=bounds)
+        picture = np.array(self.picture or (), np.int64)
+        np.savez(out, table=np.frombuffer(self.table.pack(), np.uint8), bounds=bounds, picture=picture)
         return out.getvalue()
 
     @classmethod
@@ -64,14 +66,17 @@ class Plan:
         """Raises InputError for bytes that are no plan."""
         with _npz_errors(), np.load(io.BytesIO(data), allow_pickle=False) as parts:
             bounds = [Segment(*map(int, row)) for row in parts["bounds"]]
-            return cls(FrameTable.unpack(parts["table"].tobytes()), tuple(bounds))
+            picture = Box(*map(int, parts["picture"])) if len(parts["picture"]) else None
+            return cls(FrameTable.unpack(parts["table"].tobytes()), tuple(bounds), picture)
 
 
 class Scout:
     """Looks at every frame of a video and says where segments of about `length` frames may begin: at cuts if it can."""
 
-    def __init__(self, spec: ModelSpec, wh: tuple[int, int], *, overlap: int = 1, length: int) -> None:
-        self.transform = FrameTransform.fit_area(wh, spec.size_wh, spec.multiple)
+    def __init__(
+        self, spec: ModelSpec, wh: tuple[int, int], *, overlap: int = 1, length: int, picture: Box | None = None
+    ) -> None:
+        self.transform = FrameTransform.fit_picture(wh, picture, spec.size_wh, spec.multiple)
         self._scenes, self._length = Scenes(spec, overlap), length
         self._begins: list[tuple[int, int]] = []  # first frame, and where to feed from
         self._n = 0
@@ -107,11 +112,15 @@ def plan(path: str | Path, spec: ModelSpec, *, overlap: int = 1, length: int) ->
 
     A file that cannot be entered in its middle, or is damaged, is one segment. Raises VideoError, InputError.
     """
-    scout = Scout(spec, video.probe(path).wh, overlap=overlap, length=length)
-    table = video.frame_table(path, on_frame=scout.look, wh=scout.transform.content_wh, colour=spec.colour)
+    with video.read(path) as reader:
+        reader.find_picture()
+        info = reader.info
+    scout = Scout(spec, info.wh, overlap=overlap, length=length, picture=info.picture)
+    to = scout.transform
+    table = video.frame_table(path, on_frame=scout.look, wh=to.content_wh, colour=spec.colour, box=to.box)
     if not len(table.ticks) or table.problems:
-        return Plan(table, (Segment(0, len(table), 0),))
-    return Plan(table, scout.segments())
+        return Plan(table, (Segment(0, len(table), 0),), info.picture)
+    return Plan(table, scout.segments(), info.picture)
 
 
 def track_segment(
@@ -120,10 +129,12 @@ def track_segment(
     """The points of one segment, as the tracker gives them: not linked yet. Raises VideoError, InputError."""
     segment = whole.segments[number]
     batch = 8 if network.device == "cuda" else 1
-    tracker = Tracker(network, whole.table.wh, threshold=threshold, overlap=overlap, batch=batch)
+    picture = whole.picture
+    tracker = Tracker(network, whole.table.wh, threshold=threshold, overlap=overlap, batch=batch, picture=picture)
+    to = tracker.transform
     points: list[BallPoint] = []
     with IndexedReader(path, whole.table) as reader:
-        for frame in reader.onwards(segment.feed_from, wh=tracker.transform.content_wh, colour=tracker.colour):
+        for frame in reader.onwards(segment.feed_from, wh=to.content_wh, colour=tracker.colour, box=to.box):
             points += tracker.push(frame)
             if points and points[-1].frame >= segment.stop - 1:
                 break

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
@@ -24,7 +25,7 @@ from rallytrace.serve.client_session import AsyncSession
 from rallytrace.serve.protocol import Codec, Start
 from rallytrace.track import TrackResult, track_video
 from rallytrace.tracker import OpenTracker, PointStream
-from rallytrace.types import BallPoint, Frame, VideoInfo
+from rallytrace.types import BallPoint, Box, Frame, VideoInfo
 
 T = TypeVar("T")
 Answer = Coroutine[Any, Any, list[BallPoint]]
@@ -39,7 +40,7 @@ class AsyncClient:
     line what the user should know; a Python warning when None. Raises InputError for a malformed url or fingerprint.
 
         async with AsyncClient(url) as client, client.session(info.wh) as session:
-            reader.give(wh=session.transform.content_wh, colour=session.colour)
+            reader.give_to(session)
             for frame in reader:
                 for point in await session.push(frame): ...
             for point in await session.flush(): ...
@@ -126,12 +127,18 @@ class AsyncClient:
 class RemoteTracker:
     """A `PointStream` on a server, made by `Client.session`."""
 
-    def __init__(self, session: AsyncSession | AsyncBatches, wait: Callable[[Answer], list[BallPoint]]) -> None:
+    def __init__(
+        self,
+        session: AsyncSession | AsyncBatches,
+        wait: Callable[[Answer], list[BallPoint]],
+        origin_xy: tuple[int, int] = (0, 0),
+    ) -> None:
         self._session, self._wait = session, wait
+        self._origin_xy = origin_xy  # the server knows of no black borders
 
     @property
     def transform(self) -> FrameTransform:
-        return self._session.transform
+        return replace(self._session.transform, origin_xy=self._origin_xy)
 
     @property
     def colour(self) -> Literal["grey", "rgb"]:
@@ -140,11 +147,17 @@ class RemoteTracker:
 
     def push(self, frame: Frame) -> list[BallPoint]:
         """The points that have come since the last call. Raises EndpointError."""
-        return self._wait(self._session.put(frame, self._session.encode(frame)))
+        return self._moved(self._wait(self._session.put(frame, self._session.encode(frame))))
 
     def flush(self) -> list[BallPoint]:
         """Waits for the points of all frames that are left. Raises EndpointError."""
-        return self._wait(self._session.flush())
+        return self._moved(self._wait(self._session.flush()))
+
+    def _moved(self, points: list[BallPoint]) -> list[BallPoint]:
+        x, y = self._origin_xy
+        if (x, y) == (0, 0):
+            return points
+        return [replace(p, xy=(p.xy[0] + x, p.xy[1] + y)) if p.xy else p for p in points]
 
 
 async def _idle(started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]]) -> None:
@@ -199,12 +212,16 @@ class Client:
         self._wait(self._client.draw_video(source, to, **options))
 
     @contextmanager
-    def session(self, source_wh: tuple[int, int], **options: Any) -> Iterator[RemoteTracker]:
-        """A `Tracker` on the server for one video; the options are those of `AsyncClient.session`."""
-        opened = self._client.session(source_wh, **options)
+    def session(
+        self, source_wh: tuple[int, int], *, picture: Box | None = None, **options: Any
+    ) -> Iterator[RemoteTracker]:
+        """A `Tracker` on the server for one video; the options are those of `AsyncClient.session`. picture: as of
+        `Tracker`."""
+        x, y, *wh = picture or (0, 0, *source_wh)
+        opened = self._client.session((wh[0], wh[1]), **options)
         session = self._wait(opened.__aenter__())
         try:
-            yield RemoteTracker(session, self._wait)
+            yield RemoteTracker(session, self._wait, (x, y))
         finally:
             self._wait(opened.__aexit__(None, None, None))
 
@@ -212,7 +229,7 @@ class Client:
         """For `track_video(..., open_tracker=)`; the options are those of `AsyncClient.session` less `live`."""
 
         def open_tracker(info: VideoInfo) -> AbstractContextManager[PointStream]:
-            return self.session(info.wh, live=info.is_live, **options)
+            return self.session(info.wh, live=info.is_live, picture=info.picture, **options)
 
         return open_tracker
 

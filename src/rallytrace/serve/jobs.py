@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,7 +29,7 @@ from rallytrace.serve.shares import most_of
 from rallytrace.track import FILL
 from rallytrace.tracker import Tracker
 from rallytrace.trajectory import Linker, Trajectory
-from rallytrace.types import BallPoint, Frame
+from rallytrace.types import BallPoint, Box, Frame
 
 if TYPE_CHECKING:
     from rallytrace.serve.app import ServeOptions
@@ -53,10 +54,13 @@ def track_frames(
     source_wh: tuple[int, int],
     options: TrackOptions,
     on_frame: Callable[[int], None] = lambda _: None,
+    picture: Box | None = None,
 ) -> list[BallPoint]:
-    """One point per frame. `on_frame` is told how many are done. Raises Cancelled, and what the frames raise."""
+    """One point per frame. on_frame: told how many are done. picture: as of `Tracker`. Raises Cancelled, and what the
+    frames raise."""
     batch = 8 if network.device == "cuda" else 1
-    tracker = Tracker(network, source_wh, threshold=options.threshold, overlap=options.overlap, batch=batch)
+    how = {"threshold": options.threshold, "overlap": options.overlap}
+    tracker = Tracker(network, source_wh, batch=batch, picture=picture, **how)  # type: ignore[arg-type]
     linker = None if options.fill is None else Linker(source_wh, fill=options.fill)
     points: list[BallPoint] = []
 
@@ -225,7 +229,9 @@ class Jobs:
             limits = self.limits(self._options.max_frames, self._options.job_timeout_s)
             with Decoder(str(job.path), job.network.spec, limits) as frames:
                 job.source = frames.source
-                points = track_frames(frames, job.network, frames.source.wh, job.options, lambda n: _tell(job, n))
+                wh = frames.source.wh
+                tell = partial(_tell, job)
+                points = track_frames(frames, job.network, wh, job.options, tell, frames.source.picture)
                 job.problems = frames.problems
             if job.options.draw:
                 self._draw(job, points)

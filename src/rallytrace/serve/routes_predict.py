@@ -235,7 +235,8 @@ async def _video(services: Services, request: Request, query: _Query, url: str |
                 limits = services.jobs.limits(options.max_clip_frames, options.request_timeout_s)
                 with Decoder(str(path), network.spec, limits) as frames:
                     wh = frames.source.wh
-                    points = jobs.track_frames(frames, network, wh, query.options(FILL))
+                    picture = frames.source.picture
+                    points = jobs.track_frames(frames, network, wh, query.options(FILL), picture=picture)
                 return _points(services, network, points, kind, wh)
             finally:
                 path.unlink(missing_ok=True)

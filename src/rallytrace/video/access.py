@@ -21,7 +21,7 @@ from av.video.frame import PictureType
 from numpy.typing import NDArray
 
 from rallytrace.errors import VideoError
-from rallytrace.types import Frame, Image
+from rallytrace.types import Box, Frame, Image
 from rallytrace.video.deinterlace import Scan
 from rallytrace.video.frames import Colour, Converter, check_size, decode_picture, encode_jpeg, upright_wh
 from rallytrace.video.stream import Stream, ticks_of
@@ -92,10 +92,11 @@ def frame_table(
     on_frame: Callable[[Frame], None] | None = None,
     wh: tuple[int, int] | None = None,
     colour: Colour = "grey",
+    box: Box | None = None,
 ) -> FrameTable:
     """Decodes the whole file once. on_picture: told how many pictures are done, and of how many where that is known;
-    what it raises ends the work. on_frame: told each frame as `read` gives it at size `wh` in that colour. The jumps
-    are then checked against what was decoded. Raises VideoError."""
+    what it raises ends the work. on_frame: told each frame as `read` gives it at size `wh` in that colour. box: the
+    part of it that is given. The jumps are then checked against what was decoded. Raises VideoError."""
     stamps: list[tuple[float, int | None]] = []
     prints: dict[int, int] = {}  # of the picture after each key picture
     keys: list[int] = []
@@ -114,7 +115,7 @@ def frame_table(
             if on_picture:
                 on_picture(n + 1, info.n_frames)
             if on_frame:
-                on_frame(Frame(n, pts_s, whole.image(frame, wh or info.wh, colour)))
+                on_frame(Frame(n, pts_s, whole.part(frame, box, wh or info.wh, colour, of_wh=info.wh)))
         problems = tuple(source.problems)
         scan = (source.scan or "flagged") if source.is_interlaced else "progressive"
     ticks = np.array([t for _, t in stamps if t is not None], np.int64)
@@ -190,10 +191,12 @@ class IndexedReader:
             if before:
                 yield self._frame(start + len(before) - 1, before.pop())
 
-    def onwards(self, start: int, *, wh: tuple[int, int], colour: Colour = "grey") -> Iterator[Frame]:
+    def onwards(
+        self, start: int, *, wh: tuple[int, int], colour: Colour = "grey", box: Box | None = None
+    ) -> Iterator[Frame]:
         """The frames from `start` to the last, as `read` gives them."""
         for index in range(start, len(self.table)):
-            image = self._converter.image(self.decode(index), wh, colour)
+            image = self._converter.part(self.decode(index), box, wh, colour, of_wh=self.table.wh)
             yield Frame(index, float(self.table.pts_s[index]), image)
 
     def _frame(self, index: int, picture: av.VideoFrame) -> Frame:

@@ -13,7 +13,7 @@ from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
 from rallytrace.errors import VideoError
-from rallytrace.types import Colours, Image, Yuv
+from rallytrace.types import Box, Colours, Image, Yuv
 from rallytrace.video import hdr
 
 Colour: TypeAlias = Literal["grey", "rgb"]
@@ -57,6 +57,20 @@ class Converter:
     def __init__(self) -> None:
         self._image, self._picture = VideoReformatter(), VideoReformatter()
         self._orientations: dict[int, Orientation] = {}
+        self._inner: Converter | None = None
+
+    def part(
+        self, frame: av.VideoFrame, box: Box | None, wh: tuple[int, int], colour: Colour, *, of_wh: tuple[int, int]
+    ) -> Image:
+        """`image` of a part of the upright picture, which is cut out at full size, so that nothing around it is in it.
+        Of all of it where box is None, or the frame is not of that size, as where the size of a video changes."""
+        if box in (None, (0, 0, *of_wh)) or upright_wh(frame) != of_wh:
+            return self.image(frame, wh, colour)
+        assert box is not None
+        whole = self.image(frame, upright_wh(frame), colour)
+        cut = whole[box.y : box.y + box.h, box.x : box.x + box.w]
+        self._inner = self._inner or Converter()  # the two sizes have tables of their own
+        return self._inner.image(_frame_of_image(cut), wh, colour)
 
     def image(self, frame: av.VideoFrame, wh: tuple[int, int], colour: Colour) -> Image:
         """`frame` upright at `wh`, uint8 (h, w) grey or (h, w, 3) RGB, full range. The project's one resize.

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
@@ -13,13 +16,27 @@ from typing import Protocol, Self
 import av
 
 from rallytrace.errors import InputError, VideoError
+from rallytrace.geometry import FrameTransform
 from rallytrace.names import PICTURE_SUFFIXES
-from rallytrace.types import Clip, Frame, VideoInfo
+from rallytrace.types import Box, Clip, Frame, VideoInfo
+from rallytrace.video.borders import Borders
 from rallytrace.video.container import scheme_of, without_file_scheme
 from rallytrace.video.frames import Colour, Converter, decode_picture, rotation_deg, upright_wh
 from rallytrace.video.shard import SUFFIX, Shard
 from rallytrace.video.sound import Heard
-from rallytrace.video.stream import DEFAULT_FPS, Stored, Stream, TimedFrames
+from rallytrace.video.stream import DEFAULT_FPS, SAMPLES, Stored, Stream, TimedFrames
+
+LIVE_LOOK = 25  # pictures of a live source that are held to look for borders, where there may be some
+
+
+class Taker(Protocol):
+    """What takes frames: a tracker, here or on a server."""
+
+    @property
+    def transform(self) -> FrameTransform: ...
+
+    @property
+    def colour(self) -> Colour: ...
 
 
 class _Source(Protocol):
@@ -30,6 +47,7 @@ class _Source(Protocol):
     def stored(self) -> Stored: ...
 
     def frames(self) -> TimedFrames: ...
+    def samples(self) -> Iterator[av.VideoFrame]: ...
     def info(self, start_s: float, first: av.VideoFrame) -> VideoInfo: ...
     def heard(self) -> Heard | None: ...
     def close(self) -> None: ...
@@ -58,11 +76,40 @@ class VideoReader:
         except BaseException:
             self.close()
             raise
-        self._first: tuple[float, av.VideoFrame] | None = first
+        self._seen = deque([first])  # decoded, but not given yet
         self._wh = wh or self.info.wh
+        self._box: Box | None = None
 
-    def give(self, *, wh: tuple[int, int], colour: Colour, keep_picture: bool = False) -> None:
+    def find_picture(self) -> None:
+        """Looks for black borders: `info.picture` is what is within them, None where there are none. Call it before the
+        first frame. Pictures from all over a file are looked at, of a live source those of about the first second."""
+        if self._stored:
+            return  # a shard says it itself
+        borders = Borders()
+        w, h = self.info.wh
+        for frame in self._samples():
+            upright = upright_wh(frame) == (w, h)
+            if upright and not borders.push(self._converter.image(frame, (w, h), "grey")):
+                return
+        self.info = replace(self.info, picture=borders.box)
+
+    def _samples(self) -> Iterator[av.VideoFrame]:
+        yield self._seen[0][1]
+        if not self.info.is_live:
+            yield from self._source.samples()
+            return
+        for _, frame in islice(self._frames, LIVE_LOOK):
+            self._seen.append((_, frame))
+            yield frame
+
+    def give_to(self, taker: Taker, *, keep_picture: bool = False) -> None:
+        """`give` what a tracker needs: the picture within black borders, at its size and in its colour."""
+        transform = taker.transform
+        self.give(wh=transform.content_wh, colour=taker.colour, keep_picture=keep_picture, box=transform.box)
+
+    def give(self, *, wh: tuple[int, int], colour: Colour, keep_picture: bool = False, box: Box | None = None) -> None:
         """From the next frame on, give images of this size and colour; for when they depend on `info`. See `read`.
+        box: the part of the picture that they show, all of it when None.
 
         Raises VideoError where a shard of a feature set holds less than that.
         """
@@ -76,6 +123,7 @@ class VideoReader:
                 "prepare the features for this network (--model, --size, --colour)"
             )
         self._wh, self._colour, self._keep_picture = wh, colour, keep_picture
+        self._box = None if self._stored else box  # a shard holds that part only
 
     @property
     def count(self) -> int:
@@ -90,8 +138,7 @@ class VideoReader:
         return self
 
     def __next__(self) -> Frame:
-        pts_s, frame = self._first or next(self._frames)
-        self._first = None
+        pts_s, frame = self._seen.popleft() if self._seen else next(self._frames)
         if (
             not self._stored
             and upright_wh(frame) != self.info.wh
@@ -99,14 +146,14 @@ class VideoReader:
         ):
             at = f"frame {self._index} ({pts_s:.2f} s)"
             self.problems.append(f"the size changes at {at} to {upright_wh(frame)}: resized to {self.info.wh}")
-        image = self._converter.image(frame, self._wh, self._colour)
+        image = self._converter.part(frame, self._box, self._wh, self._colour, of_wh=self.info.wh)
         picture = self._converter.picture(frame, self.info.wh) if self._keep_picture else None
         self._index += 1
         return Frame(self._index - 1, pts_s, image, picture)
 
     def close(self) -> None:
         """Frees the decoder; further iteration raises StopIteration. May be called twice."""
-        self._first = None
+        self._seen.clear()
         self._frames.close()
         self._source.close()
 
@@ -200,6 +247,11 @@ class _Folder:
             if upright_wh(frame) != wh:
                 raise VideoError(f"{file} is {upright_wh(frame)}, expected {wh} as the pictures before it")
             yield float(i / self._fps), frame
+
+    def samples(self) -> Iterator[av.VideoFrame]:
+        """Some pictures from all over the folder."""
+        for file in self._files[:: -(-len(self._files) // SAMPLES)]:
+            yield decode_picture(file.read_bytes(), str(file))
 
     def info(self, start_s: float, first: av.VideoFrame) -> VideoInfo:
         n = len(self._files)

@@ -21,7 +21,7 @@ import av
 from rallytrace.errors import VideoError
 from rallytrace.files import AtomicFile, output_errors
 from rallytrace.geometry import FrameTransform
-from rallytrace.types import Frame, Image, VideoInfo
+from rallytrace.types import Box, Frame, Image, VideoInfo
 from rallytrace.video.frames import MAX_SIDE_PX, Colour, decode_picture, encode_jpeg
 from rallytrace.window import is_repeat
 
@@ -53,7 +53,14 @@ def write_shard(
             else:
                 last, jpeg = (image, f"{n:06}.jpg"), encode_jpeg(frame.image, quality)
                 places.append((_add(file, last[1], jpeg), len(jpeg)))
-        about = {"source_wh": info.wh, "wh": transform.content_wh, "colour": colour, "fps": str(info.fps)}
+        about: dict[str, Any] = {
+            "source_wh": info.wh,
+            "wh": transform.content_wh,
+            "colour": colour,
+            "fps": str(info.fps),
+        }
+        if info.picture is not None:
+            about["picture"] = info.picture
         _add(file, ABOUT, json.dumps({**about, "pts_s": times}).encode())
         file.write(bytes(2 * BLOCK))
     return places
@@ -136,12 +143,16 @@ class Shard:
         about, n = self._about, len(self._places)
         duration_s = about.pts_s[-1] - start_s + float(1 / about.fps)
         pixels = first.format.name
+        path, wh = str(self._path), about.source_wh
         return VideoInfo(
-            str(self._path), about.source_wh, about.fps, n, duration_s, start_s, "mjpeg", pixels, 0, False, False
+            path, wh, about.fps, n, duration_s, start_s, "mjpeg", pixels, 0, False, False, picture=about.picture
         )
 
     def heard(self) -> None:
         """Shards hold no sound."""
+
+    def samples(self) -> Generator[av.VideoFrame, None, None]:
+        yield from (frame for _, frame in self.frames())
 
     def close(self) -> None:
         pass
@@ -150,6 +161,9 @@ class Shard:
 class _About:
     def __init__(self, about: dict[str, Any], n: int) -> None:
         self.source_wh, self.wh = _wh(about["source_wh"]), _wh(about["wh"])
+        self.picture = Box(*map(int, about["picture"])) if "picture" in about else None
+        if self.picture and (min(self.picture) < 0 or min(self.picture.wh) < 1):
+            raise ValueError(f"picture {self.picture}")
         self.colour: Colour = about["colour"]
         self.fps = Fraction(about["fps"])
         self.pts_s = [float(t) for t in about["pts_s"]]

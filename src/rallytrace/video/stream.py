@@ -6,6 +6,7 @@ import itertools
 import re
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, suppress
 from fractions import Fraction
 from typing import TypeAlias
 
@@ -29,6 +30,8 @@ OUTPUT_CORRUPT = 8  # FFmpeg's AV_CODEC_FLAG_OUTPUT_CORRUPT
 GEN_PTS = 1  # FFmpeg's AVFMT_FLAG_GENPTS, which PyAV sets
 DEMUX_RETRIES = 10  # errors in a row after which a file counts as unreadable from there
 HELD_BYTES = 256_000_000  # of decoded pictures that wait for their time
+SAMPLES = 25  # pictures that stand for all of a file
+SHORT = 250  # pictures that are rather decoded one after the other than jumped to
 LIVE_HELD = 3  # pictures that a live source may be held back by
 IN_DECODER = 256  # packets that a decoder may keep before their pictures come out
 
@@ -168,6 +171,20 @@ class Stream:
         for frame in work.pictures(decoded):
             self.is_interlaced = work.has_worked
             yield frame
+
+    def samples(self) -> Iterator[av.VideoFrame]:
+        """Some pictures from all over the file, by a decoder of their own."""
+        other = Stream(self._path, self._timeout_s, scan="progressive", streams=self._streams)
+        length_s = self._duration_s or 0.0
+        with closing(other):
+            if length_s * self._fps <= SHORT:  # it may have no picture to jump to
+                yield from itertools.islice(other.decoded(), 0, SHORT, SHORT // SAMPLES)
+                return
+            begin = other._container.start_time or 0
+            for n in range(SAMPLES):
+                with suppress(FFmpegError):
+                    other._container.seek(begin + round(n / SAMPLES * length_s * av.time_base))
+                    yield from itertools.islice(other.decoded(), 1)
 
     @property
     def _per_picture(self) -> int:
