@@ -70,13 +70,14 @@ class VideoReader:
         self._colour, self._keep_picture, self._index = colour, keep_picture, 0
         self.problems, self._stored = source.problems, source.stored
         self.notes = source.notes
+        self._seen: deque[tuple[float, av.VideoFrame]] = deque()  # decoded, but not given yet
         try:
             first = next(self._frames)  # its size, format and orientation are the video's
             self.info = source.info(*first)
         except BaseException:
             self.close()
             raise
-        self._seen = deque([first])  # decoded, but not given yet
+        self._seen.append(first)
         self._wh = wh or self.info.wh
         self._box: Box | None = None
 
@@ -98,9 +99,9 @@ class VideoReader:
         if not self.info.is_live:
             yield from self._source.samples()
             return
-        for _, frame in islice(self._frames, LIVE_LOOK):
-            self._seen.append((_, frame))
-            yield frame
+        for timed in islice(self._frames, LIVE_LOOK):
+            self._seen.append(timed)
+            yield timed[1]
 
     def give_to(self, taker: Taker, *, keep_picture: bool = False) -> None:
         """`give` what a tracker needs: the picture within black borders, at its size and in its colour."""
