@@ -104,6 +104,12 @@ class DeviceName(StrEnum):
 Device = Annotated[DeviceName, typer.Option("--device", help="Where the network runs.")]
 
 
+class Tls(StrEnum):
+    """Choices of --tls."""
+
+    self_signed = "self-signed"
+
+
 def parse_wh(text: str) -> tuple[int, int]:
     """'1280x720' -> (1280, 720). Raises InputError."""
     found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text.lower())

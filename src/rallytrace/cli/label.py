@@ -9,7 +9,7 @@ from typing import Annotated, Any, Optional
 import typer
 from typer.core import TyperGroup
 
-from rallytrace.cli.common import Json, app, notes, print_json
+from rallytrace.cli.common import Json, Tls, app, notes, print_json
 from rallytrace.errors import InputError
 
 Project = Annotated[Path, typer.Argument(help="The project's folder.")]
@@ -53,6 +53,15 @@ def serve_command(
     database: Database = None,
     cert: Annotated[Optional[Path], typer.Option(help="TLS certificate chain, PEM.")] = None,  # noqa: UP045
     key: Annotated[Optional[Path], typer.Option(help="Its private key, PEM.")] = None,  # noqa: UP045
+    tls: Annotated[Optional[Tls], typer.Option(help="Make a certificate at the first start.")] = None,  # noqa: UP045
+    public_url: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--public-url", metavar="URL", help="https://name under which a proxy shows this server."),
+    ] = None,
+    proxy: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--proxy", metavar="ADDRESS", help="A proxy, or its network, whose X-Forwarded-For is believed."),
+    ] = None,
     insecure_http: Annotated[
         bool, typer.Option("--insecure-http", help="Serve other machines without TLS: passwords can be read.")
     ] = False,
@@ -62,7 +71,15 @@ def serve_command(
     from rallytrace.label import ServerOptions, run_workspace
 
     options = ServerOptions(
-        host=host, port=port, cert=cert, key=key, insecure_http=insecure_http, open_browser=not no_browser
+        host=host,
+        port=port,
+        cert=cert,
+        key=key,
+        tls_self_signed=tls is not None,
+        public_url=public_url,
+        proxies=tuple(proxy or ()),
+        insecure_http=insecure_http,
+        open_browser=not no_browser,
     )
 
     def say(line: str) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
 
-from rallytrace.cli.common import Device, DeviceName, Json, Threads, app, print_json
+from rallytrace.cli.common import Device, DeviceName, Json, Threads, Tls, app, print_json
 from rallytrace.errors import InputError
 
 keys_app = typer.Typer(no_args_is_help=True, help="API keys of an endpoint: add, list, revoke.")
@@ -17,12 +16,6 @@ app.add_typer(keys_app, name="keys")
 
 Strings = Optional[list[str]]  # noqa: UP045 - Typer reads it
 File = Optional[Path]  # noqa: UP045
-
-
-class Tls(StrEnum):
-    """Choices of --tls."""
-
-    self_signed = "self-signed"
 
 
 @app.command("serve")

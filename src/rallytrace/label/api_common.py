@@ -23,6 +23,8 @@ from rallytrace.label.holds import Hold
 from rallytrace.label.library import Library, TooLarge
 from rallytrace.label.proposals import Proposer
 from rallytrace.label.team import User
+from rallytrace.web.connections import place_of
+from rallytrace.web.names import Names
 
 COOKIE = "rallytrace_session"
 MAX_BODY_BYTES = 4 * 2**20  # of JSON
@@ -39,7 +41,7 @@ OTHERS: tuple[tuple[type[RallytraceError], int, str], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """All that a running server holds. `secure` where it is reached over TLS."""
+    """All that a running server holds. `secure` where browsers reach it over TLS."""
 
     folder: Path
     book: LabelBook
@@ -53,6 +55,14 @@ class Workspace:
         """Ends the threads, then the book, and lets go of the project."""
         for part in (self.proposer, self.library, self.frames, self.book, self.held):
             part.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Front:
+    """How browsers reach the server. knows_addresses: not through a proxy that nobody named."""
+
+    names: Names
+    knows_addresses: bool = True
 
 
 class Denied(RallytraceError):
@@ -86,6 +96,19 @@ def workspace(request: Request) -> Workspace:
     """The one of this server."""
     found: Workspace = request.app.state.workspace
     return found
+
+
+def front(request: Request) -> Front:
+    """Of this server."""
+    found: Front = request.app.state.front
+    return found
+
+
+def caller(request: Request) -> str | None:
+    """Whose attempts at a login count together: an IPv4 address, an IPv6 /64; None where that is not known."""
+    if request.client is None or not front(request).knows_addresses:
+        return None
+    return place_of(request.client.host)
 
 
 def who(request: Request) -> User:

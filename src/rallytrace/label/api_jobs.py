@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import re
 import tempfile
+import threading
 import zipfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from fractions import Fraction
 from pathlib import Path as FilePath
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
@@ -21,14 +22,18 @@ from rallytrace.errors import InputError
 from rallytrace.label import agreement, events, exchange, jobs
 from rallytrace.label import api_common as common
 from rallytrace.label.api_common import MAX_ID, Admin, After, Body, Denied, Id, Limit, MaybeId, Me, Reviewer, Ws
-from rallytrace.label.book import every
+from rallytrace.label.book import Video, WrongState, every
 from rallytrace.label.proposals import ProposalRun
 from rallytrace.label.team import User
-from rallytrace.labels.formats import FORMATS, get_format, read_sets, render_sets
-from rallytrace.labels.sets import ReadOptions, WriteOptions
+from rallytrace.labels.formats import FORMATS, get_format, render_sets
+from rallytrace.labels.sets import LabelSet, ReadOptions, WriteOptions
+
+if TYPE_CHECKING:
+    from rallytrace.label.intake import Heading
 
 router = APIRouter(prefix="/api", tags=["jobs"])
 MAX_IMPORT_BYTES = 64 * 2**20
+_intake = threading.Semaphore(1)  # its child may take 640 MiB for a moment
 
 
 class NewJob(Body):
@@ -174,22 +179,45 @@ def _take_in(
         videos = {each: title for each, title in videos.items() if each == video_id}
     if not videos:
         raise Denied(404, "not_found", f"job {job_id} has no such video")
-    sizes = replace(_read_options(ws, videos), origin=origin)
+    from rallytrace.label.intake import Intake
+
+    found = [ws.book.video(each) for each in videos]
+    longest = max(each.n_frames or 0 for each in found)
+    options = replace(_read_options(found), origin=origin)
+    if not _intake.acquire(timeout=60):
+        raise WrongState("other label files are being read at this moment; try again")
     try:
-        sets = read_sets(path, None if format == "auto" else format, sizes)
-    except InputError as error:
-        raise InputError(str(error).replace(str(path), path.name)) from None  # where it lay is no one's business
-    counts = Counter[str]()
-    for each in sets:
+        with Intake(path, None if format == "auto" else format, options, longest) as intake:
+            targets = _targets(intake.headings, videos)
+            return _import(ws, user, job_id, path.name, zip(targets, intake, strict=True))
+    finally:
+        _intake.release()
+
+
+def _targets(headings: Sequence[Heading], videos: Mapping[int, str]) -> list[int]:
+    """The video of each clip of a file. Raises InputError for a clip that is of none, before anything is taken in."""
+    found = []
+    for each in headings:
         target = next((n for n, title in videos.items() if exchange.is_of(each, title)), None)
-        if target is None and len(sets) == len(videos) == 1:
+        if target is None and len(headings) == len(videos) == 1:
             target = next(iter(videos))
         if target is None:
             names = ", ".join(sorted(set(videos.values())))[:300]
             raise InputError(f"the file labels {each.name[:80]!r}, the job has {names}: say which video it is of")
-        done = exchange.import_set(ws.book, user, job_id, target, each, path.name)
+        found.append(target)
+    return found
+
+
+def _import(
+    ws: common.Workspace, user: User, job_id: int, file_name: str, sets: Iterable[tuple[int, tuple[LabelSet, int]]]
+) -> dict[str, Any]:
+    counts = Counter[str]()
+    notes: list[str] = []
+    for target, (each, beyond) in sets:
+        done = exchange.import_set(ws.book, user, job_id, target, each, file_name)
         counts.update(done._asdict())
-    notes = [note for each in sets for note in each.notes]
+        counts["skipped"] += beyond
+        notes += each.notes
     if counts["interpolated"]:
         notes.append(f"{counts['interpolated']} labels that a tool interpolated were left out: nobody has seen them")
     if counts["proposed"]:
@@ -197,10 +225,10 @@ def _take_in(
     return {"imported": counts["imported"], "skipped": counts["skipped"], "notes": notes}
 
 
-def _read_options(ws: common.Workspace, videos: Mapping[int, str]) -> ReadOptions:
+def _read_options(videos: Sequence[Video]) -> ReadOptions:
     if len(videos) != 1:
         return ReadOptions()
-    found = ws.book.video(next(iter(videos)))
+    (found,) = videos
     wh = (found.w, found.h) if found.w and found.h else None
     return ReadOptions(wh=wh, fps=Fraction(found.rate) if found.rate else None, n_frames=found.n_frames)
 

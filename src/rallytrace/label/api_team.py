@@ -11,7 +11,7 @@ from typing import Any, Literal
 from fastapi import APIRouter, Request, Response
 
 from rallytrace.label import team
-from rallytrace.label.api_common import COOKIE, Admin, Body, Id, Me, Name, Secret, Workspace, Ws, named
+from rallytrace.label.api_common import COOKIE, Admin, Body, Id, Me, Name, Secret, Ws, caller, named, workspace
 from rallytrace.label.book import WrongState
 
 router = APIRouter(prefix="/api", tags=["team"])
@@ -69,15 +69,17 @@ def _slowly() -> Iterator[None]:
         _hashing.release()
 
 
-def _logged_in(ws: Workspace, response: Response, session: team.Session) -> dict[str, Any]:
+def _logged_in(request: Request, response: Response, session: team.Session) -> dict[str, Any]:
     response.set_cookie(
-        COOKIE, session.token, max_age=int(team.SESSION_S), httponly=True, samesite="strict", secure=ws.secure, path="/"
+        COOKIE,
+        session.token,
+        max_age=int(team.SESSION_S),
+        httponly=True,
+        samesite="strict",
+        secure=workspace(request).secure,
+        path="/",
     )
     return {"user": asdict(session.user), "csrf": session.csrf, "setup_needed": False}
-
-
-def _address(request: Request) -> str:
-    return request.client.host if request.client else ""
 
 
 @router.get("/me")
@@ -88,26 +90,26 @@ def me(request: Request, user: Me) -> dict[str, Any]:
 
 
 @router.post("/setup")
-def set_up(body: Entry, ws: Ws, response: Response) -> dict[str, Any]:
+def set_up(body: Entry, ws: Ws, request: Request, response: Response) -> dict[str, Any]:
     """The first admin, with the token that the server printed."""
     with _slowly():
         user = team.set_up(ws.book, body.token, body.name, body.password)
-    return _logged_in(ws, response, team.open_session(ws.book, user))
+    return _logged_in(request, response, team.open_session(ws.book, user))
 
 
 @router.post("/login")
 def log_in(body: Login, ws: Ws, request: Request, response: Response) -> dict[str, Any]:
     """A session by name and password."""
     with _slowly():
-        session = team.log_in(ws.book, body.name, body.password, _address(request))
-    return _logged_in(ws, response, session)
+        session = team.log_in(ws.book, body.name, body.password, caller(request))
+    return _logged_in(request, response, session)
 
 
 @router.post("/logout")
 def log_out(ws: Ws, user: Me, request: Request, response: Response) -> dict[str, bool]:
     """Ends the session of the cookie."""
     team.log_out(ws.book, request.cookies.get(COOKIE, ""))
-    response.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict", secure=ws.secure)
+    response.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict", secure=workspace(request).secure)
     return {"ok": True}
 
 
@@ -115,8 +117,8 @@ def log_out(ws: Ws, user: Me, request: Request, response: Response) -> dict[str,
 def change_password(body: Passwords, ws: Ws, user: Me, request: Request, response: Response) -> dict[str, Any]:
     """Ends all sessions of the user but the new one, and all API tokens."""
     with _slowly():
-        session = team.change_password(ws.book, user, body.old, body.new, _address(request))
-    return _logged_in(ws, response, session)
+        session = team.change_password(ws.book, user, body.old, body.new, caller(request))
+    return _logged_in(request, response, session)
 
 
 @router.get("/invites")
@@ -142,11 +144,11 @@ def revoke_invite(invite_id: Id, ws: Ws, user: Admin) -> dict[str, bool]:
 
 
 @router.post("/invites/accept")
-def accept(body: Entry, ws: Ws, response: Response) -> dict[str, Any]:
+def accept(body: Entry, ws: Ws, request: Request, response: Response) -> dict[str, Any]:
     """A new member, logged in."""
     with _slowly():
         user = team.accept_invite(ws.book, body.token, body.name, body.password)
-    return _logged_in(ws, response, team.open_session(ws.book, user))
+    return _logged_in(request, response, team.open_session(ws.book, user))
 
 
 @router.get("/users")

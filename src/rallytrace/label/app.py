@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,17 +16,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rallytrace.files import make_folder
 from rallytrace.label import api_jobs, api_tasks, api_team, api_videos
-from rallytrace.label.api_common import MAX_BODY_BYTES, Workspace, add_error_handlers, error_json
+from rallytrace.label.api_common import MAX_BODY_BYTES, Front, Workspace, add_error_handlers, error_json
 from rallytrace.label.book import book_url, open_book
 from rallytrace.label.frames import CACHE_BYTES, FrameCache, FrameServer
 from rallytrace.label.holds import hold
 from rallytrace.label.library import MAX_UPLOAD_BYTES, Library
 from rallytrace.label.proposals import Proposer
+from rallytrace.web.names import Names
 
 STATIC = Path(__file__).parent / "static"
 log = logging.getLogger("rallytrace.label")
 
-LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 RAW_BODIES = ("/api/videos", "/import")  # their routes bound what they read
 SECURITY = {
     "Content-Security-Policy": (
@@ -56,9 +56,9 @@ def open_workspace(
 ) -> Workspace:
     """The project in the folder `project`, made where it is missing, for one server at a time.
 
-    database: the URL of a PostgreSQL database; book.sqlite in the folder by default. secure: reached over TLS.
-    on_note: told of a migration of the book, and where its backup is. Raises InputError where another server has the
-    project or its book open, OutputError where the folder cannot be made.
+    database: the URL of a PostgreSQL database; book.sqlite in the folder by default. secure: browsers reach it over
+    TLS. on_note: told of a migration of the book, and where its backup is. Raises InputError where another server has
+    the project or its book open, OutputError where the folder cannot be made.
     """
     folder = Path(project).resolve()
     make_folder(folder)
@@ -79,12 +79,9 @@ def close_workspace(workspace: Workspace) -> None:
     workspace.close()
 
 
-def create_app(workspace: Workspace, *, hosts: Iterable[str] | None = LOOPBACK, static: Path = STATIC) -> FastAPI:
-    """The ASGI app of an open workspace.
-
-    hosts: names under which it may be called, against DNS rebinding; None for any.
-    """
-
+def create_app(workspace: Workspace, *, front: Front | None = None, static: Path = STATIC) -> FastAPI:
+    """The ASGI app of an open workspace. front: how browsers reach it; by this machine's own names, by default."""
+    front = front or Front(Names(local_only=True))
     app = FastAPI(
         title="rallytrace label",
         version=version("rallytrace"),
@@ -93,6 +90,7 @@ def create_app(workspace: Workspace, *, hosts: Iterable[str] | None = LOOPBACK, 
         openapi_url="/api/openapi.json",
     )
     app.state.workspace = workspace
+    app.state.front = front
     add_error_handlers(app)
     for routes in (api_team, api_videos, api_jobs, api_tasks):
         app.include_router(routes.router)
@@ -110,15 +108,16 @@ def create_app(workspace: Workspace, *, hosts: Iterable[str] | None = LOOPBACK, 
         def not_built() -> HTMLResponse:
             return HTMLResponse(NOT_BUILT)
 
-    app.add_middleware(Guard, hosts=frozenset(hosts) if hosts is not None else None, secure=workspace.secure)
+    app.add_middleware(Guard, names=front.names, secure=workspace.secure)
     return app
 
 
 class Guard:
     """Before all routes: the Host, the Origin, the size of the body. After them: headers that bind the browser."""
 
-    def __init__(self, app: ASGIApp, hosts: frozenset[str] | None, secure: bool) -> None:
-        self._app, self._hosts = app, hosts
+    def __init__(self, app: ASGIApp, names: Names, secure: bool) -> None:
+        self._app = app
+        self._names = names
         strict = {"Strict-Transport-Security": "max-age=31536000"} if secure else {}
         self._added = [(name.lower().encode(), value.encode()) for name, value in (SECURITY | strict).items()]
 
@@ -153,14 +152,12 @@ class Guard:
             await answer(scope, receive, send_guarded)
 
     def _refusal(self, scope: Scope, headers: dict[str, str]) -> tuple[int, str, str] | None:
-        host = headers.get("host", "")
-        name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
-        if self._hosts is not None and name.lower() not in self._hosts:
-            return 421, "wrong_host", f"this server is not called {name[:80]!r}: use the address that it printed"
+        name = self._names.wrong_host(headers)
+        if name is not None:
+            return 421, "wrong_host", f"this server is not called {name!r}: use the address that it printed"
         if scope["method"] not in ("GET", "HEAD", "OPTIONS"):
-            origin = headers.get("origin")
-            if origin is not None and origin.partition("://")[2].lower() != host.lower():
-                return 403, "wrong_origin", "the request comes from another site"
+            if self._names.wrong_origin(headers) is not None:
+                return 403, "wrong_origin", "the request comes from another site: is --public-url right?"
             length = headers.get("content-length", "0")
             raw = scope["path"].endswith(RAW_BODIES)
             if not raw and not (length.isdigit() and int(length[:20]) <= MAX_BODY_BYTES):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from sqlalchemy import delete, insert, select
 
@@ -39,7 +39,16 @@ def label_sets(parts: Sequence[VideoLabels]) -> list[LabelSet]:
     return sets
 
 
-def is_of(found: LabelSet, video_name: str) -> bool:
+class Named(Protocol):
+    """A clip of a label file, and the video that it names."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def video(self) -> str: ...
+
+
+def is_of(found: Named, video_name: str) -> bool:
     """Whether a set's clip, or the video that its file names, is called as the video is."""
     stem = Path(video_name).stem
     return bool({stem, safe_name(stem)} & {found.name, Path(found.name).stem, Path(found.video).stem})

@@ -97,7 +97,7 @@ class Door:
                 transport.write(FULL)
             transport.close()
             return None
-        found = Connection(transport, _place(host), loop.time())
+        found = Connection(transport, place_of(host), loop.time())
         self._all[found] = None
         if not self._sweeping:
             self._sweeping = True
@@ -116,7 +116,7 @@ class Door:
     def _make_room(self, host: str) -> bool:
         self._forget_gone()
         limits = self.limits
-        place = _place(host)
+        place = place_of(host)
         own = [each for each in self._all if each.address == place]
         if len(own) >= limits.per_address and host not in self._proxies:
             return self._end_one_of(own)
@@ -152,7 +152,7 @@ class Door:
             loop.call_later(self._sweep_s, self._sweep)
 
 
-def _place(host: str) -> str:
+def place_of(host: str) -> str:
     """Whom an address counts as: an IPv6 user has a whole /64."""
     try:
         address = ipaddress.ip_address(host.partition("%")[0])

@@ -29,7 +29,8 @@ def tls_context(cert: Path, key: Path) -> ssl.SSLContext:
         context.load_cert_chain(cert, key, password="")
     except (OSError, ssl.SSLError) as error:
         raise InputError(
-            f"cannot use {cert} and {key} for TLS ({error}): expected PEM files that belong together"
+            f"cannot use {cert} and {key} for TLS, as they are no certificate and key ({error}): "
+            "expected PEM files that belong together"
         ) from None
     context.set_alpn_protocols(["http/1.1"])
     return context
