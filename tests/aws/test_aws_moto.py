@@ -248,9 +248,9 @@ def test_frames_of_videos_become_a_labelling_job(rallies: Path, server: Server, 
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(s3.get_object(Bucket="bkt", Key=key)["Body"].read())
     source = Source(tmp_path / "bkt" / "label" / "input.manifest")
-    names = ground_truth.frame_names(source, ReadOptions(root=tmp_path))
+    names = ground_truth.pictures(source, ReadOptions(root=tmp_path))
     assert {clip: len(frames) for clip, frames in names.items()} == {"a": 45, "b": 45}
-    picture = (tmp_path / names["a"][44].removeprefix("s3://")).read_bytes()
+    picture = Path(names["a"][44]).read_bytes()  # from the copy, not from the bucket
     with video.read(rallies / "a.mp4", colour="rgb") as reader:
         last = list(reader)[-1].image
     assert abs(video.decode_jpeg(picture).astype(int) - last).mean() < 3  # the frame that it is called after
