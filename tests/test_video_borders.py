@@ -136,6 +136,17 @@ def test_tracks_as_without_borders(letterbox: Path, tmp_path: Path) -> None:
             assert q.xy == pytest.approx((p.xy[0], p.xy[1] + 60), abs=1)
 
 
+@pytest.mark.parametrize("name", ["long.mp4", "long.ts"])
+def test_pictures_from_all_over_a_long_file(tmp_path: Path, name: str) -> None:
+    """It begins in the dark; the rest is jumped to."""
+    source = ("-f", "lavfi", "-i", "testsrc2=size=160x90:rate=25:duration=16")
+    filters = ("-vf", "fade=in:0:200,pad=160:150:0:30", "-g", "50")
+    ffmpeg(*source, *filters, *X264, "-preset", "ultrafast", tmp_path / name)
+    with video.read(tmp_path / name) as reader:
+        reader.find_picture()
+    assert reader.info.picture == (0, 30, 160, 90)
+
+
 def test_segments_of_the_picture_alone(letterbox: Path, tmp_path: Path) -> None:
     network = Brightest()
     whole = Plan.unpack(plan(letterbox, network.spec, length=10).pack())
