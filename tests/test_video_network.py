@@ -21,7 +21,6 @@ import pytest
 
 from rallytrace import Trajectory, track_video
 from rallytrace.errors import VideoError
-from rallytrace.scale.inputs import local
 from rallytrace.video import probe, read
 
 from .clips import clip, golden, run
@@ -97,27 +96,15 @@ def plain() -> Iterator[str]:
     yield from serve(Plain)
 
 
-def test_a_file_from_a_server_without_ranges_is_a_file(plain: str) -> None:
-    url = f"{plain}/x.ts"
-    with local(url) as path:
-        assert str(path) != url
-        assert Path(path).read_bytes() == clip("aac-offset.ts").read_bytes()
-        with read(path) as reader:
-            assert not reader.info.is_live
-            assert reader.info.has_audio
-    assert not Path(path).exists()
-
-
-def test_a_file_that_breaks_off_is_one_line(plain: str) -> None:
-    with pytest.raises(VideoError, match=r"/broken\.ts broke off"), local(f"{plain}/broken.ts"):
-        pass
-
-
-def test_what_may_be_endless_is_left_to_ffmpeg(plain: str, endless: str, files: str, tmp_path: Path) -> None:
-    (tmp_path / "list.m3u8").write_text("#EXTM3U\n")
-    for url in (f"{plain}/nolength.ts", f"{endless}/live.ts", f"{files}/list.m3u8", "http://127.0.0.1:9/nobody.ts"):
-        with local(url) as path:
-            assert path == url
+def test_a_file_from_a_server_without_ranges_is_a_file(plain: str, tmp_path: Path) -> None:
+    result = track_video(f"{plain}/x.ts", tmp_path)
+    assert result.problems == ()
+    with read(clip("aac-offset.ts")) as reader:
+        times = [frame.pts_s for frame in reader]
+    assert Trajectory.from_csv(tmp_path / "x.csv").pts_s == pytest.approx(times, abs=1e-3)
+    with read(tmp_path / "x.tracked.mp4") as drawn:
+        assert drawn.info.has_audio
+        assert sum(1 for _ in drawn) == len(times)
 
 
 def test_what_a_stream_lacks_is_said(plain: str, tmp_path: Path) -> None:

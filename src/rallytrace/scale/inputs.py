@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import http.client
 import os
 import select
 import threading
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,8 +15,6 @@ from rallytrace.errors import InputError, VideoError
 from rallytrace.files import output_errors
 
 WEB = ("http://", "https://")
-PLAYLISTS = (".m3u8", ".m3u", ".mpd")
-TIMEOUT_S = 10.0
 BLOCK = 1 << 20
 LOOK_S = 0.2  # how often a silent pipe's reader asks whether it is to stop
 HIDDEN = ("memory",)  # of this process alone
@@ -27,16 +22,14 @@ HIDDEN = ("memory",)  # of this process alone
 
 @contextmanager
 def local(source: str, *, live: bool = False, stop: threading.Event | None = None) -> Iterator[Path | str]:
-    """A video of a store, what comes through a pipe, and a file on a web server that gives no ranges, as a file for the
-    block. FFmpeg opens other http(s):// and live sources itself, with `live` pipes too. Errors name `source`. Raises
-    what the opening raises, KeyboardInterrupt where `stop` is set meanwhile."""
+    """A video of a store, and what comes through a pipe, as a file for the block; FFmpeg opens http(s):// and live
+    sources itself, with `live` pipes too. Errors name `source`. Raises what the opening raises, KeyboardInterrupt where
+    `stop` is set meanwhile."""
     _check_scheme(source)
     if storage.is_url(source) and not source.lower().startswith(WEB):
         opened = storage.fetched(source)
     elif video.is_pipe(source) and not live:
         opened = _from_pipe(source, stop)
-    elif source.lower().startswith(WEB) and not live and _is_file_without_ranges(source):
-        opened = _from_web(source, stop)
     else:
         yield source
         return
@@ -54,42 +47,6 @@ def _check_scheme(source: str) -> None:
     if found and scheme.lower() not in (*known, *HIDDEN) and not os.path.exists(source):
         schemes = ", ".join(f"{each}://" for each in known)
         raise VideoError(f"{source}: unknown scheme {scheme}://, expected a path, {schemes}, camera:0 or -")
-
-
-def _is_file_without_ranges(url: str) -> bool:
-    """Whether a web server has a file of known length at `url` that cannot be read from the middle.
-
-    FFmpeg would take it for a live stream. Playlists are not files: they name what is to be read.
-    """
-    if url.lower().partition("?")[0].endswith(PLAYLISTS):
-        return False
-    request = urllib.request.Request(url, headers={"Range": "bytes=0-0"})
-    try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
-            kind = answer.headers.get_content_type()
-            length = answer.headers.get("Content-Length", "")
-            return answer.status == 200 and length.isdigit() and not kind.endswith(("mpegurl", "dash+xml"))
-    except (OSError, http.client.HTTPException, ValueError):
-        return False  # FFmpeg says what is wrong with it
-
-
-@contextmanager
-def _from_web(url: str, stop: threading.Event | None) -> Iterator[Path]:
-    with TemporaryDirectory(prefix="rallytrace-") as folder:
-        path = Path(folder) / "download"
-        try:
-            with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer:
-                length = int(answer.headers.get("Content-Length", 0))
-                with output_errors(path), open(path, "wb") as file:
-                    while piece := answer.read(BLOCK):
-                        if stop is not None and stop.is_set():
-                            raise KeyboardInterrupt
-                        file.write(piece)
-        except (urllib.error.URLError, http.client.HTTPException, TimeoutError) as error:
-            raise VideoError(f"{url} broke off while it was fetched ({error}): try again") from None
-        if path.stat().st_size < length:
-            raise VideoError(f"{url} broke off after {path.stat().st_size} of {length} bytes: try again")
-        yield path
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from rallytrace.video.deinterlace import Deinterlacer, Scan, find_scan, may_hide
 from rallytrace.video.frames import DECODER_OPTIONS, Colour, check_size, colours_of, rotation_deg, upright_wh
 from rallytrace.video.sound import Heard
 
+PLAYLISTS = ("hls", "dash", "sdp")  # whose own size says nothing
 DEFAULT_FPS = Fraction(30)  # also where a stream gives no hint of its rate
 MAX_GUESSED_FPS = 120
 OUTPUT_CORRUPT = 8  # FFmpeg's AV_CODEC_FLAG_OUTPUT_CORRUPT
@@ -91,7 +92,10 @@ class Stream:
         container.flags &= ~GEN_PTS  # it would invent wrong times in an AVI with B-frames
         duration = _duration_s(container, stream)
         scheme = scheme_of(self._path)
-        is_endless = scheme is not None and duration is None
+        # A web server that knows no ranges hides how long a file lasts, but says how many bytes it has.
+        is_playlist = container.format.name in PLAYLISTS
+        has_end = scheme in ("http", "https") and not is_playlist and container.size > 0
+        is_endless = scheme is not None and duration is None and not has_end
         self._is_live = is_endless or scheme in ("camera", "pipe") or scheme in LIVE_SCHEMES
         self._duration_s = None if self._is_live else duration
         self._fps = stream.guessed_rate or stream.average_rate or DEFAULT_FPS
