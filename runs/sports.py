@@ -22,7 +22,8 @@ from itertools import groupby, pairwise
 from pathlib import Path
 
 from rallytrace import BallLabel, BallPoint, Visibility, load_network, video
-from rallytrace.labels import VIDEO_SUFFIXES, read_labels, write_labels
+from rallytrace.labels import read_labels, write_labels
+from rallytrace.names import VIDEO_SUFFIXES
 from rallytrace.runtime import Network
 from rallytrace.tracker import Tracker
 from rallytrace.trajectory import Linker

@@ -49,7 +49,7 @@ def test_from_raw_videos_to_a_report(url: str, rallies: Path, tmp_path: Path) ->
     local = tmp_path / "here"
     run("track", rallies / "b.mp4", "--out", local, "--model", "fast", "--no-video")
     run("track", f"{url}/badminton/b*.mp4", "--out", f"{url}/out", "--model", model, "--no-video")
-    assert keys(f"{url}/out") == {"b.csv"}
+    assert keys(f"{url}/out") == {"b.csv", "b.track.json"}
     assert open_store(f"{url}/out").get("b.csv") == (local / "b.csv").read_bytes()
     assert "exists already" in run("track", f"{url}/badminton/b.mp4", "--out", f"{url}/out", "--no-video", code=1)
     report = ("eval", "--data", f"{url}/badminton", "--weights", model, "--out", f"{url}/report")

@@ -31,8 +31,8 @@ class _ServeByDefault(TyperGroup):
 label_app = typer.Typer(
     cls=_ServeByDefault,
     no_args_is_help=True,
-    help="Label the ball in the browser, alone or as a team: `rallytrace label PROJECT`, which is short for "
-    "`rallytrace label serve PROJECT` and takes the same options.",
+    help="Label the ball in the browser, alone or as a team.\n\n"
+    "`rallytrace label PROJECT` is short for `rallytrace label serve PROJECT` and takes the same options.",
 )
 app.add_typer(label_app, name="label")
 
