@@ -88,10 +88,10 @@ class TrackJob:
             options["style"] = json.loads(json.dumps(asdict(self.style)))  # as it is read again
         return {"network": (self.network or "")[:DIGITS], "options": options}
 
-    def record(self, source: str, path: Path | str) -> dict[str, Any]:
+    def record(self, source: str, path: Path | str, *, live: bool = False) -> dict[str, Any]:
         """What is kept beside the results of that video, which is at `path` now."""
         made_by = {"model": self.model or DEFAULT_MODEL, "code": f"rallytrace {__version__}"}
-        return {"source": provenance.describe(source, path), **made_by, **self.asked()}
+        return {"source": provenance.describe(source, path, live=live), **made_by, **self.asked()}
 
     def place(self, name: str) -> str:
         """Path or URL of that result."""
@@ -225,7 +225,7 @@ def track_one(
             style=job.style,
             overwrite=overwrite,
             name=job.name or stem_of(source),
-            record=job.record(source, path),
+            record=job.record(source, path, live=live),
             streams=job.streams,
             **hooks,
         )

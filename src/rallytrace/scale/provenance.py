@@ -22,8 +22,13 @@ Record = dict[str, Any]
 Facts = dict[str, Any]
 
 
-def describe(source: str, path: Path | str) -> Facts:
-    """What tells a video from another. path: where it is on this machine, or `source` itself."""
+def describe(source: str, path: Path | str, *, live: bool = False) -> Facts:
+    """What tells a video from another. path: where it is on this machine, or `source` itself.
+
+    live: it comes as it is; nothing more is asked of its server, which may serve one listener only.
+    """
+    if live and "://" in source:
+        return {"name": _shown(source)}
     if storage.is_url(source):
         return _describe_stored(source)
     if source == video.PIPE:
