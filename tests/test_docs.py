@@ -77,7 +77,15 @@ def test_options_named_in_the_docs_exist() -> None:
         known |= set(re.findall(r"--[a-z][a-z-]+", done.output))
     for script in [*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "runs").glob("*.py")]:
         known |= set(re.findall(r'"(--[a-z][a-z-]+)"', script.read_text()))
-    foreign = {"--user", "--build-arg", "--nproc-per-node", "--version", "--editable", "--no-install-recommends"}
+    foreign = {
+        "--user",
+        "--build-arg",
+        "--nproc-per-node",
+        "--version",
+        "--editable",
+        "--no-install-recommends",
+        "--require-hashes",
+    }
     for page in PAGES:
         named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", page.read_text()))
         assert named <= known | foreign, f"{page.name}: {named - known - foreign}"
