@@ -122,5 +122,6 @@ def test_trajectory_survives_csv_to_its_digits_and_parquet_exactly(folder: Path,
         assert (a.xy is None) == (b.xy is None)
         if a.xy is not None:
             assert b.xy == pytest.approx(a.xy, abs=0.00501)
-    labels = read_labels(folder / "t.csv")
-    assert [label.xy for label in labels.values()] == [p.xy for p in back]
+    if points:  # nobody has looked at these positions
+        with pytest.raises(LabelError, match="a tracker wrote it"):
+            read_labels(folder / "t.csv")
