@@ -48,6 +48,14 @@ def test_fit_inside_is_as_large_as_fits() -> None:
     transform = FrameTransform.fit_inside((640, 480), (640, 360))
     assert transform.content_wh == (480, 360)
     assert transform.canvas_wh == (640, 360)
+    assert FrameTransform.fit_inside((480, 640), (640, 360)).content_wh == (270, 360)
+    assert FrameTransform.fit_inside((1280, 360), (640, 360)).content_wh == (640, 180)
+
+
+def test_a_thread_of_a_picture_keeps_a_pixel() -> None:
+    """A million pixels wide and one high would be 0.4 model pixels high, or wide."""
+    assert FrameTransform.fit_area((2**20, 1), (512, 288)).content_wh[1] == 1
+    assert FrameTransform.fit_area((1, 2**20), (512, 288)).content_wh[0] == 1
 
 
 def test_pad_puts_the_picture_top_left() -> None:

@@ -70,6 +70,8 @@ def test_columns_that_do_not_fit_are_refused() -> None:
         (-1.5, "-00:00:01.500"),
         (-0.0001, "00:00:00.000"),
         (360_000.25, "100:00:00.250"),
+        (3600.0, "01:00:00.000"),
+        (-0.5, "-00:00:00.500"),
     ],
 )
 def test_time_text(pts_s: float, text: str) -> None:
@@ -97,6 +99,15 @@ def test_csv_without_source_and_in_another_order(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("text", "pts_s"),
+    [("00:01:00.000", 60), ("01:02:03.500", 3723.5), ("-00:01:00.250", -60.25), ("100:59:59.999", 363_599.999)],
+)
+def test_times_are_read(tmp_path: Path, text: str, pts_s: float) -> None:
+    (tmp_path / "t.csv").write_text(f"{HEAD}0,0,0,0,{text},0.5,none\n")
+    assert Trajectory.from_csv(tmp_path / "t.csv").pts_s.tolist() == [pytest.approx(pts_s, abs=1e-9)]
+
+
 HEAD = "Frame,Visibility,X,Y,Time,Score,Source\n"
 
 
@@ -104,6 +115,8 @@ HEAD = "Frame,Visibility,X,Y,Time,Score,Source\n"
     ("content", "says"),
     [
         ("Frame,Visibility,X,Y\n0,1,1,1\n", "column Time is missing"),
+        ("Frame,Visibility,X,Y,Time\n0,1,1,1,00:00:00.000\n", "column Score is missing"),
+        (HEAD + "-1,1,1,1,00:00:00.000,0.5,model\n", "line 2: Frame is '-1', expected a whole number from 0"),
         (HEAD + "0,1,1,1,0.033,0.5,model\n", "line 2: Time is '0.033', expected HH:MM:SS.mmm"),
         (HEAD + "0,1,1,1,00:61:00.000,0.5,model\n", "line 2: Time"),
         (HEAD + "0,1,1,1,00:00:00.000,1.5,model\n", "line 2: Score is '1.5', expected a number from 0 to 1"),
@@ -118,6 +131,27 @@ def test_malformed_csv(tmp_path: Path, content: str, says: str) -> None:
     (tmp_path / "t.csv").write_text(content)
     with pytest.raises(LabelError, match=says):
         Trajectory.from_csv(tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize("blank", ["\n", "  \n", ",,,,,,\n"])
+def test_blank_lines_end_nothing(tmp_path: Path, blank: str) -> None:
+    rows = [f"{i},0,0,0,00:00:00.000,0.5,none\n" for i in range(3)]
+    (tmp_path / "t.csv").write_text(HEAD + blank.join(rows) + blank)
+    assert Trajectory.from_csv(tmp_path / "t.csv").frame.tolist() == [0, 1, 2]
+
+
+def test_the_last_frame_that_a_table_may_name(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(f"{HEAD}2147483647,0,0,0,00:00:00.000,0.5,none\n")
+    assert Trajectory.from_csv(path).frame.tolist() == [2**31 - 1]
+    path.write_text(f"{HEAD}2147483648,0,0,0,00:00:00.000,0.5,none\n")
+    with pytest.raises(LabelError, match="from 0 to 2147483647"):
+        Trajectory.from_csv(path)
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(LabelError, match=r"cannot read .*nowhere.csv: No such file"):
+        Trajectory.from_csv(tmp_path / "nowhere.csv")
 
 
 def test_parquet_is_typed_with_nulls(tmp_path: Path) -> None:
