@@ -1,6 +1,7 @@
 """The command line in this process: a start of Python for each call takes longer than most calls.
 
-`e2e/test_journey.py` starts every verb for real, and so do the tests of signals, pipes and servers.
+`e2e/test_journey.py` starts synth, train, eval, export and track for real; so do the tests of signals, servers, stores
+and pipelines with other verbs.
 """
 
 from __future__ import annotations
