@@ -6,11 +6,11 @@ Typed from the formats' documentation and from how published consumers read them
 from __future__ import annotations
 
 import json
-import struct
 import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -20,6 +20,7 @@ from rallytrace.labels import read_labels
 from rallytrace.labels.formats import FORMATS, read_sets
 from rallytrace.labels.sets import LabelSet, ReadOptions, clips_of
 from rallytrace.types import Visibility
+from rallytrace.video.frames import encode_jpeg, encode_png
 
 SIZE = ReadOptions(wh=(1000, 500))
 Places = dict[int, tuple[float, float] | None]
@@ -257,11 +258,11 @@ class TestCoco:
 
 
 def png(w: int, h: int) -> bytes:
-    return b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + struct.pack(">II", w, h) + b"\x08\x02\0\0\0"
+    return encode_png(np.zeros((h, w, 3), np.uint8))
 
 
 def jpeg(w: int, h: int) -> bytes:
-    return b"\xff\xd8\xff\xe0\0\x10JFIF\0" + b"\0" * 9 + b"\xff\xc0\0\x11\x08" + struct.pack(">HH", h, w) + b"\3"
+    return encode_jpeg(np.zeros((h, w, 3), np.uint8))
 
 
 class TestYolo:

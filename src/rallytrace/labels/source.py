@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import unquote
 
-from rallytrace.errors import LabelError, MissingDependency, RallytraceError
+from rallytrace.errors import LabelError, MissingDependency, RallytraceError, VideoError
 from rallytrace.trajectory.table import Row, as_text, read_rows
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 256 << 20  # of one file
 MAX_XML_BYTES = 64 << 20  # the tree in memory is some ten times larger
+MAX_PICTURE_BYTES = 64 << 20
 MAX_ENTRIES = 200_000
 MAX_RATIO = 300  # label files shrink to a thirtieth; deflate's worst is a thousandth
 BUCKETS = ("s3://", "gs://", "az://", "memory://")
@@ -96,7 +97,7 @@ class Source:
     def picture_wh(self, names: Iterable[str]) -> tuple[int, int] | None:
         """The size of the first of these pictures that is inside and can be read."""
         inside = (name for name in names if name in self._inside)
-        return next((wh for name in inside if (wh := _picture_wh(self.data(name, 1 << 18, head=True)))), None)
+        return next((wh for name in inside if (wh := _picture_wh(self.data(name, MAX_PICTURE_BYTES)))), None)
 
     def stem(self, name: str) -> str:
         """What to call a clip that a file alone names."""
@@ -203,16 +204,14 @@ class Source:
 
 
 def _picture_wh(data: bytes) -> tuple[int, int] | None:
-    """Width and height from the head of a PNG or JPEG."""
-    if data.startswith(b"\x89PNG\r\n\x1a\n") and len(data) >= 24:
-        return int.from_bytes(data[16:20]), int.from_bytes(data[20:24])
-    at = 2 if data.startswith(b"\xff\xd8") else len(data)
-    while at + 9 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # the start of a frame
-            return int.from_bytes(data[at + 7 : at + 9]), int.from_bytes(data[at + 5 : at + 7])
-        at += 2 + int.from_bytes(data[at + 2 : at + 4])
-    return None
+    """Width and height of a picture as stored, px; None for what cannot be decoded."""
+    from rallytrace.video.frames import decode_picture
+
+    try:
+        frame = decode_picture(data, "a picture")
+    except VideoError:
+        return None
+    return frame.width, frame.height
 
 
 def parse_json(text: str, where: str) -> Any:
