@@ -266,3 +266,9 @@ def test_names_and_proxies_of_the_endpoint(serve: Callable[..., Running], caplog
     assert json.loads(caplog.records[-1].message)["client"] == "10.9.8.7"
     evil = {**headers, "origin": "https://evil.example"}
     assert httpx.get(f"{server.url}/v1/models", headers=evil).status_code == 403
+
+
+def test_a_picture_of_a_form_is_bounded_as_one_of_a_stream(serve: Callable[..., Running]) -> None:
+    server = serve(max_frame_bytes=1000)
+    answer = httpx.post(f"{server.url}/invocations", files=[("frames", ("0.jpg", bytes(1001)))])
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "too_large")

@@ -194,6 +194,9 @@ async def _parts(services: Services, request: Request, query: _Query) -> list[Fr
     limit = services.options.max_clip_frames
     async with request.form(max_files=limit, max_fields=8, max_part_size=services.options.max_frame_bytes) as form:
         files = [part for _, part in form.multi_items() if isinstance(part, UploadFile)]
+        for file in files:
+            if (file.size or 0) > services.options.max_frame_bytes:
+                raise ApiError(413, "too_large", f"a picture may have {services.options.max_frame_bytes} bytes here")
         return [FrameRecord(i, i / query.fps, await file.read()) for i, file in enumerate(files)]
 
 
