@@ -49,13 +49,18 @@ INSERT INTO label (task_id, frame, object, rev, visibility, x, y, event, source,
 """
 
 
-def test_a_book_of_the_first_schema_comes_along_with_its_labels(book_url: str) -> None:
-    _migrate(book_url, "0001")
-    engine = _engine(url_of(book_url))
+def make_old(url: str) -> None:
+    """A book of the first schema, with a label."""
+    _migrate(url, "0001")
+    engine = _engine(url_of(url))
     with engine.begin() as connection:
         for statement in OLD.split(";"):
             connection.execute(text(statement))
     engine.dispose()
+
+
+def test_a_book_of_the_first_schema_comes_along_with_its_labels(book_url: str) -> None:
+    make_old(book_url)
     with open_book(book_url) as book:
         assert task_labels(book, 1)[4].ball.xy == (2.5, 3.0)
         with book.read() as connection:

@@ -12,14 +12,13 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import event, insert, select, text
+from sqlalchemy import event, insert, select
 from typer.testing import CliRunner
 
 from rallytrace.cli import app
 from rallytrace.errors import InputError, MissingDependency, RallytraceError
 from rallytrace.label import LabelBook, close_workspace, jobs, open_book, open_workspace, schema, team
 from rallytrace.label.backup import back_up, new_place
-from rallytrace.label.book import _engine
 from rallytrace.label.book import book_url as url_of
 from rallytrace.label.holds import hold
 from rallytrace.label.jobs import create_job
@@ -27,17 +26,7 @@ from rallytrace.label.team import User
 from tests.label.conftest import Clock, ready_video
 
 from .sites import Site, wait_for
-from .test_book import OLD, _migrate
-
-
-def _old(url: str) -> None:
-    """A book of the first schema, with a label."""
-    _migrate(url, "0001")
-    engine = _engine(url_of(url))
-    with engine.begin() as connection:
-        for statement in OLD.split(";"):
-            connection.execute(text(statement))
-    engine.dispose()
+from .test_book import make_old
 
 
 @pytest.mark.parametrize("trouble", ["foreign lock", "nothing can be written"])
@@ -91,7 +80,7 @@ def test_a_failed_start_holds_nothing(tmp_path: Path) -> None:
 
 
 def test_nobody_migrates_under_a_running_server(book_url: str, tmp_path: Path) -> None:
-    _old(book_url)
+    make_old(book_url)
     server = hold(url_of(book_url))
     for call in (lambda: open_book(book_url), lambda: open_workspace(tmp_path / "p", database=book_url)):
         with pytest.raises(InputError, match="is open in another rallytrace label"):
@@ -104,7 +93,7 @@ def test_reading_never_migrates(book_url: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"does not exist|holds no label book"):
         open_book(book_url, migrate=False)
     assert not (tmp_path / "book.sqlite").exists()
-    _old(book_url)
+    make_old(book_url)
     with pytest.raises(InputError, match=r"schema 0001, this rallytrace needs 0003: start `rallytrace label`"):
         open_book(book_url, migrate=False)
     words = ["labels", "export", str(tmp_path), "--to", "coco", "--out", str(tmp_path / "o"), "--database", book_url]
@@ -112,7 +101,7 @@ def test_reading_never_migrates(book_url: str, tmp_path: Path) -> None:
 
 
 def test_a_backup_comes_before_every_migration(book_url: str, tmp_path: Path) -> None:
-    _old(book_url)
+    make_old(book_url)
     notes: list[str] = []
     workspace = open_workspace(tmp_path / "project", database=book_url, on_note=notes.append)
     (made,) = (tmp_path / "project/backups").iterdir()
@@ -130,7 +119,7 @@ def test_a_backup_comes_before_every_migration(book_url: str, tmp_path: Path) ->
 def test_a_migration_that_fails_leaves_the_book_as_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, book_url: str
 ) -> None:
-    _old(book_url)
+    make_old(book_url)
 
     def broken(_: Any) -> None:
         raise RuntimeError("in the middle")

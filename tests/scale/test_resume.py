@@ -69,6 +69,7 @@ CHANGES: list[tuple[dict[str, Any], str]] = [
     ({"threshold": 0.4}, "threshold None, not 0.4"),
     ({"overlap": 2}, "overlap 1, not 2"),
     ({"fill": 0}, "fill 5, not 0"),
+    ({"streams": ("v:0",)}, "streams [], not ['v:0']"),
 ]
 
 

@@ -84,6 +84,7 @@ class TrackJob:
         those that a server tells."""
         options: dict[str, Any] = {"threshold": self.threshold, "overlap": self.overlap, "fill": self.fill}
         options["fields"] = self.fields
+        options["streams"] = list(self.streams)
         if self.draw_video:
             options["style"] = json.loads(json.dumps(asdict(self.style)))  # as it is read again
         return {"network": (self.network or "")[:DIGITS], "options": options}
